@@ -1,0 +1,59 @@
+# Two commands: `make serve` and `make test`. Both set up what they need.
+
+PYTHON ?= python3
+CARGO ?= cargo
+# Flags for `make serve`, such as ARGS="--grpc-address 127.0.0.1:50052".
+ARGS ?=
+# Where the corpora lie, for `make model` and the tests that use them.
+UNDERTONE_CORPORA ?=
+export UNDERTONE_CORPORA
+
+.PHONY: help setup serve test test-rust test-python test-training lint doc fuzz model bench clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## Check for Rust and Python, fetch ONNX Runtime.
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it with rustup (rust-version stands in Cargo.toml)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "A C linker is missing: apt-get install gcc libc6-dev" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: apt-get install python3 python3-pip python3-venv" >&2; exit 1; }
+	@PYTHON=$(PYTHON) sh deploy/get-onnxruntime.sh
+
+serve: setup ## Serve on loopback with the embedded model.
+	$(CARGO) run --release --bin undertone -- serve $(ARGS)
+
+test: test-rust test-python ## Run every test but training's.
+
+test-rust: setup
+	$(CARGO) test
+ifeq ($(UNDERTONE_CORPORA),)
+	@echo "NOT RUN: the tests on real corpora; set UNDERTONE_CORPORA to a folder with them"
+endif
+
+test-python: setup .venv-test/ready
+	$(CARGO) build --bin undertone
+	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
+		.venv-test/bin/python -m pytest -q -p no:cacheprovider tests/python
+
+.venv-test/ready: tests/python/requirements.txt
+	$(PYTHON) -m venv .venv-test || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+lint: ## Formatting and clippy, as errors.
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+doc: ## The API documentation, warnings as errors.
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+
+.venv-training/ready: training/requirements.txt
+	$(PYTHON) -m venv .venv-training || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	.venv-training/bin/python -m pip install --disable-pip-version-check --quiet --requirement $<
+	touch $@
+
+test-training: setup .venv-training/ready ## Run training's tests (fetches PyTorch: gigabytes).
+	.venv-training/bin/python -m pytest -q -p no:cacheprovider training/tests
+
+clean: ## Remove what was built and fetched.
+	rm -rf target fuzz/target .onnxruntime .venv-test .venv-training

@@ -1,0 +1,19 @@
+//! Compiles `proto/` with protox (no protoc needed) into `OUT_DIR`, and keeps the file descriptor set
+//! for server reflection.
+
+use std::path::PathBuf;
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=models/undertone-four");
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let descriptors = protox::compile(["undertone/v1/emotion_service.proto"], ["proto"])?;
+    std::fs::write(out.join("undertone.v1.descriptors"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Audio is taken as `Bytes`: a view into the HTTP/2 frame, not a copy.
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! Frames of one rate in, hops of 16 kHz out: clipping, downmix and resampling of all lanes.
+//!
+//! Streams and files both run through here, so that a file gives the bits that a stream of the same
+//! samples gives.
+
+use super::clipping::ClipDetector;
+use super::error::AudioError;
+use super::lanes::{self, Lane};
+use super::pcm::Frames;
+use super::resample::Resampler;
+use crate::units::{ChannelCount, HOP_SAMPLES, MAX_CHANNELS, MODEL_RATE_HZ, SamplePos};
+
+/// Frames decoded at once: one hop at 16 kHz. The scratch buffer is on the stack.
+const BLOCK_FRAMES: usize = HOP_SAMPLES;
+
+/// Samples per lane that the buffer of finished samples keeps its room for: eight hops, 128 ms, which
+/// is more than a usual chunk of 20 to 100 ms makes. What a larger chunk made it grow is given back.
+const KEPT_SAMPLES: usize = 8 * HOP_SAMPLES;
+
+/// The next 256 samples at 16 kHz of every lane.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop<'a> {
+    index: u64,
+    start: usize,
+    lanes: &'a [Vec<f32>],
+}
+
+impl<'a> Hop<'a> {
+    /// Which hop of the stream it is, from 0. It begins at [`SamplePos::of_hop`] of this.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The samples of one lane, full scale 1.0; `None` if there is no such lane.
+    pub fn lane(&self, lane: usize) -> Option<&'a [f32; HOP_SAMPLES]> {
+        self.lanes.get(lane)?.get(self.start..)?.first_chunk()
+    }
+
+    /// The samples of every lane, in order.
+    pub fn lanes(&self) -> impl Iterator<Item = &'a [f32; HOP_SAMPLES]> {
+        let start = self.start;
+        self.lanes.iter().filter_map(move |lane| lane.get(start..)?.first_chunk())
+    }
+}
+
+/// How much has come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Received {
+    /// Whole frames at the stream's own rate.
+    pub frames: u64,
+    /// The end of them on the 16 kHz line, rounded up: the first sample that they say nothing about.
+    pub end: SamplePos,
+}
+
+/// The way of all lanes of one stream or file.
+pub(crate) struct HopLine {
+    rate_hz: u32,
+    lanes: Box<[Lane]>,
+    /// Channels that are in a lane.
+    used: Lane,
+    detectors: [ClipDetector; MAX_CHANNELS as usize],
+    /// Per lane, since last asked.
+    clipped: Box<[u64]>,
+    /// `None` at 16 kHz, where samples go straight to `ready`.
+    resampler: Option<Resampler>,
+    /// Per lane, samples at 16 kHz that have not been taken; those before `taken` have.
+    ready: Vec<Vec<f32>>,
+    taken: usize,
+    /// Index of the next hop to hand out.
+    next_hop: u64,
+    frames: u64,
+    finished: bool,
+    /// The frame and channel of a sample that was not finite: the end of the stream.
+    broken: Option<(u64, usize)>,
+}
+
+impl HopLine {
+    pub(crate) fn new(
+        rate_hz: u32,
+        channels: ChannelCount,
+        lanes: &[Lane],
+    ) -> Result<Self, AudioError> {
+        lanes::check(lanes, channels)?;
+        Ok(Self {
+            rate_hz,
+            lanes: lanes.into(),
+            used: lanes.iter().fold(Lane::default(), |used, lane| used.union(*lane)),
+            detectors: [ClipDetector::default(); MAX_CHANNELS as usize],
+            clipped: vec![0; lanes.len()].into(),
+            resampler: Resampler::new(rate_hz, lanes.len())?,
+            ready: vec![Vec::new(); lanes.len()],
+            taken: 0,
+            next_hop: 0,
+            frames: 0,
+            finished: false,
+            broken: None,
+        })
+    }
+
+    /// Takes frames in. All frames before a sample that is not finite are taken.
+    pub(crate) fn push(&mut self, frames: &impl Frames) -> Result<(), AudioError> {
+        if self.finished {
+            return Err(AudioError::AfterFinish { frames: self.frames });
+        }
+        self.compact();
+        let mut first = 0;
+        while first < frames.len() {
+            self.still_whole()?;
+            let room = match &mut self.resampler {
+                Some(resampler) => resampler.input().1,
+                None => BLOCK_FRAMES,
+            };
+            let wanted = (frames.len() - first).min(room).min(BLOCK_FRAMES);
+            let count = self.finite_frames(frames, first, wanted);
+            self.mix(frames, first, count);
+            self.frames += count as u64;
+            first += count;
+            if let Some(resampler) = &mut self.resampler {
+                resampler.advance(&mut self.ready)?;
+            }
+        }
+        self.still_whole()
+    }
+
+    fn still_whole(&self) -> Result<(), AudioError> {
+        match self.broken {
+            Some((frame, channel)) => Err(AudioError::NonFinite { frame, channel }),
+            None => Ok(()),
+        }
+    }
+
+    /// Of `wanted` frames from `first` on, those before the first sample that is not finite. Remembers
+    /// where that is. Channels in no lane are not looked at.
+    fn finite_frames(&mut self, frames: &impl Frames, first: usize, wanted: usize) -> usize {
+        if !frames.may_be_non_finite() {
+            return wanted;
+        }
+        let mut scratch = [0.0; BLOCK_FRAMES];
+        let mut count = wanted;
+        for channel in self.used.channels() {
+            let samples = scratch.get_mut(..count).unwrap_or_default();
+            frames.read(first, channel, samples);
+            if let Some(at) = samples.iter().position(|x| !x.is_finite()) {
+                count = at;
+                self.broken = Some((self.frames + at as u64, channel));
+            }
+        }
+        count
+    }
+
+    /// Appends the mean of each lane's channels to the resampler's input, or to what is ready.
+    fn mix(&mut self, frames: &impl Frames, first: usize, count: usize) {
+        let mut scratch = [0.0; BLOCK_FRAMES];
+        let buffers = match &mut self.resampler {
+            Some(resampler) => resampler.input().0,
+            None => &mut self.ready,
+        };
+        for channel in self.used.channels() {
+            let samples = scratch.get_mut(..count).unwrap_or_default();
+            frames.read(first, channel, samples);
+            let clipped = self
+                .detectors
+                .get_mut(channel)
+                .map_or(0, |detector| detector.check(samples, frames.full_scale()));
+            let members = self.lanes.iter().zip(&mut self.clipped).zip(buffers.iter_mut());
+            for ((lane, lane_clipped), buffer) in members {
+                if !lane.contains(channel) {
+                    continue;
+                }
+                *lane_clipped += u64::from(clipped);
+                if lane.first() == Some(channel) {
+                    buffer.extend_from_slice(samples);
+                } else {
+                    for (sum, sample) in tail(buffer, count).iter_mut().zip(samples.iter()) {
+                        *sum += sample;
+                    }
+                }
+            }
+        }
+        for (lane, buffer) in self.lanes.iter().zip(buffers) {
+            if lane.len() > 1 {
+                let channels = lane.len() as f32;
+                for sample in tail(buffer, count) {
+                    *sample /= channels;
+                }
+            }
+        }
+    }
+
+    /// Whether 256 samples are ready.
+    pub(crate) fn has_hop(&self) -> bool {
+        self.ready.first().map_or(0, Vec::len) >= self.taken + HOP_SAMPLES
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// The next hop, if 256 samples are ready.
+    pub(crate) fn next_hop(&mut self) -> Option<Hop<'_>> {
+        if !self.has_hop() {
+            self.compact();
+            return None;
+        }
+        let hop = Hop { index: self.next_hop, start: self.taken, lanes: &self.ready };
+        self.taken += HOP_SAMPLES;
+        self.next_hop += 1;
+        Some(hop)
+    }
+
+    /// Ends the stream: flushes the resampler, cuts or fills to [`Received::end`], and pads the last
+    /// hop with zeros. Has no effect the second time.
+    pub(crate) fn finish(&mut self) -> Result<(), AudioError> {
+        if self.finished {
+            return Ok(());
+        }
+        self.compact();
+        self.finished = true;
+        let end = self.received().end.0;
+        let start = self.next_hop * HOP_SAMPLES as u64;
+        let missing = end.saturating_sub(start) as usize;
+        if let Some(resampler) = &mut self.resampler {
+            while self.ready.first().is_some_and(|lane| lane.len() < missing) {
+                let (staged, room) = resampler.input();
+                for lane in staged {
+                    lane.resize(lane.len() + room, 0.0);
+                }
+                resampler.advance(&mut self.ready)?;
+            }
+        }
+        for lane in &mut self.ready {
+            lane.truncate(missing);
+            lane.resize(missing.next_multiple_of(HOP_SAMPLES), 0.0);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn received(&self) -> Received {
+        let end = (u128::from(self.frames) * u128::from(MODEL_RATE_HZ))
+            .div_ceil(u128::from(self.rate_hz));
+        Received { frames: self.frames, end: SamplePos(u64::try_from(end).unwrap_or(u64::MAX)) }
+    }
+
+    /// Clipped samples per lane since this was last called.
+    pub(crate) fn take_clipped(&mut self, lane: usize) -> u64 {
+        self.clipped.get_mut(lane).map_or(0, std::mem::take)
+    }
+
+    pub(crate) fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    pub(crate) fn latency_frames(&self) -> usize {
+        self.resampler.as_ref().map_or(0, Resampler::latency_frames)
+    }
+
+    /// Removes what was taken, and gives back room that only a big chunk needed.
+    fn compact(&mut self) {
+        let taken = std::mem::take(&mut self.taken);
+        for lane in &mut self.ready {
+            lane.drain(..taken.min(lane.len()));
+            if lane.capacity() > KEPT_SAMPLES && lane.len() < HOP_SAMPLES {
+                lane.shrink_to(KEPT_SAMPLES);
+            }
+        }
+    }
+
+    /// Samples that the buffers have room for, over all lanes.
+    #[cfg(test)]
+    pub(crate) fn ready_capacity(&self) -> usize {
+        self.ready.iter().map(Vec::capacity).sum()
+    }
+}
+
+fn tail(buffer: &mut [f32], count: usize) -> &mut [f32] {
+    let start = buffer.len().saturating_sub(count);
+    buffer.get_mut(start..).unwrap_or_default()
+}

@@ -1,0 +1,446 @@
+//! Any rate to 16 kHz, for all lanes of a stream at once. The only user of rubato.
+//!
+//! Two of rubato's resamplers are used, chosen by the rate alone:
+//! - **FFT** (`rubato::Fft`, overlap-add, synchronous), where the ratio is one of small whole numbers:
+//!   8, 12, 24, 32, 44.1, 48, 96 kHz and many more. Cheapest in time; all lanes share its tables.
+//! - **sinc** (`rubato::Async`, a table of filters, linear interpolation between neighbours) at all
+//!   other rates, for example 11,025, 12,345 or 22,050 Hz, where blocks that fit both rates are too
+//!   long for a live stream. About four times the CPU time, at less delay; each lane has its own table.
+//!
+//! Both use the same filter: a sinc under a Blackman window (side lobes -75 dB), about 6 ms long, in
+//! the middle of the transition at 7.5 kHz (or that part of the lower Nyquist frequency). It is flat to
+//! 7 kHz and ends below 8 kHz, so that nothing folds back. 16 kHz is not resampled at all, see `line`.
+//!
+//! Blocks are of fixed length and begin at fixed places of the stream, so that the output depends on
+//! the samples only, never on how they came in. The delay is taken out by zeros ahead of the stream and
+//! by dropping as many blocks or samples as make both whole; that costs no latency. What does is the
+//! filter's second half and the block: see [`Resampler::latency_frames`].
+
+use rubato::audioadapter_buffers::direct::SequentialSliceOfVecs;
+use rubato::{
+    Async, Fft, FixedAsync, FixedSync, Resampler as _, SincInterpolationParameters,
+    SincInterpolationType, WindowFunction,
+};
+
+use super::error::AudioError;
+use crate::units::MODEL_RATE_HZ;
+
+/// Length of the filter in samples at the lower of the two rates. With a Blackman window the
+/// transition is 5.5 / length of that rate: 917 Hz at 16 kHz, so that 7 kHz passes and 8 kHz does not.
+const FILTER_SAMPLES: usize = 96;
+
+/// Longest block of the FFT resampler, in samples at 16 kHz (12 ms): what 8 kHz needs.
+const MAX_FFT_BLOCK: usize = 192;
+
+/// Greatest prime factor of an FFT's length; beyond, the transform gets slow.
+const MAX_PRIME_FACTOR: usize = 13;
+
+/// Block of the sinc resampler, in samples at 16 kHz (4 ms): short for memory and delay, long enough
+/// that moving the filter's history at each block does not count.
+const SINC_BLOCK: usize = 64;
+
+/// Resolution of the sinc table: with `RESOLUTION` entries per radian of the highest frequency that
+/// passes, linear interpolation errs by (1 / `RESOLUTION`)^2 / 8, that is -69 dB.
+const RESOLUTION: f64 = 19.0;
+
+/// Converts all lanes of a stream to 16 kHz.
+pub(crate) struct Resampler {
+    rate_hz: u32,
+    kind: Kind,
+    /// Per lane, input of the next block: zeros ahead of the stream, then samples.
+    staged: Vec<Vec<f32>>,
+    /// Per lane, the output of one block.
+    made: Vec<Vec<f32>>,
+    /// Frames that the next block takes.
+    needed: usize,
+    /// Output samples still to be dropped, which stand for times before the stream.
+    surplus: usize,
+    latency: usize,
+}
+
+enum Kind {
+    Fft(Box<Fft<f32>>),
+    Sinc(Vec<Async<f32>>),
+}
+
+impl Resampler {
+    /// A resampler from `rate_hz` for `lanes` lanes, or `None` where there is nothing to convert.
+    pub(crate) fn new(rate_hz: u32, lanes: usize) -> Result<Option<Self>, AudioError> {
+        if rate_hz == MODEL_RATE_HZ {
+            return Ok(None);
+        }
+        let built = match fft_block(rate_hz) {
+            Some(frames) => Self::fft(rate_hz, lanes, frames),
+            None => Self::sinc(rate_hz, lanes),
+        };
+        built.map(Some).map_err(|reason| AudioError::Resampler { rate_hz, reason })
+    }
+
+    fn fft(rate_hz: u32, lanes: usize, block: usize) -> Result<Self, String> {
+        let fft = Fft::new_custom(
+            rate_hz as usize,
+            MODEL_RATE_HZ as usize,
+            block,
+            1,
+            lanes,
+            WindowFunction::Blackman,
+            FixedSync::Both,
+        )
+        .map_err(|error| error.to_string())?;
+        // rubato's filter peaks at `block / 2` input frames. With as many zeros ahead as fill this up
+        // to a block, the delay is one block on both sides, exactly.
+        let ahead = block - block / 2;
+        Ok(Self {
+            rate_hz,
+            staged: staging(lanes, block, ahead),
+            made: vec![vec![0.0; fft.output_frames_max()]; lanes],
+            needed: block,
+            surplus: fft.output_frames_max(),
+            latency: block + block / 2,
+            kind: Kind::Fft(Box::new(fft)),
+        })
+    }
+
+    fn sinc(rate_hz: u32, lanes: usize) -> Result<Self, String> {
+        let step = f64::from(rate_hz) / f64::from(MODEL_RATE_HZ);
+        let taps = (FILTER_SAMPLES as f64 * step.max(1.0)).ceil() as usize;
+        let taps = taps.next_multiple_of(8);
+        let highest = 7.0 / 16.0 * step.recip().min(1.0) * std::f64::consts::TAU;
+        let entries = (RESOLUTION * highest).ceil() as usize;
+        let parameters = SincInterpolationParameters {
+            sinc_len: taps,
+            // The same middle of the transition as rubato gives the FFT filter.
+            f_cutoff: Some(rubato::calculate_cutoff(FILTER_SAMPLES, WindowFunction::Blackman)),
+            oversampling_factor: entries,
+            interpolation: SincInterpolationType::Linear,
+            window: WindowFunction::Blackman,
+        };
+        let resamplers = (0..lanes)
+            .map(|_| {
+                Async::new_sinc(step.recip(), 1.0, &parameters, SINC_BLOCK, 1, FixedAsync::Output)
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| error.to_string())?;
+        let first = resamplers.first().ok_or("no lane")?;
+        let (ahead, surplus) = sinc_alignment(step, taps, entries);
+        let needed = first.input_frames_next();
+        Ok(Self {
+            rate_hz,
+            staged: staging(lanes, first.input_frames_max().max(ahead), ahead),
+            made: vec![vec![0.0; SINC_BLOCK]; lanes],
+            needed,
+            surplus,
+            latency: taps / 2 + (SINC_BLOCK as f64 * step).ceil() as usize,
+            kind: Kind::Sinc(resamplers),
+        })
+    }
+
+    /// The buffers that input is appended to, one per lane, and how many frames they have room for
+    /// before [`advance`](Self::advance) must be called. At least 1.
+    pub(crate) fn input(&mut self) -> (&mut [Vec<f32>], usize) {
+        let staged = self.staged.first().map_or(0, Vec::len);
+        let room = self.needed.saturating_sub(staged);
+        (&mut self.staged, room)
+    }
+
+    /// Converts what is staged if it makes a block, and appends it to `output`, one buffer per lane.
+    pub(crate) fn advance(&mut self, output: &mut [Vec<f32>]) -> Result<(), AudioError> {
+        while self.staged.first().is_some_and(|lane| lane.len() >= self.needed) {
+            let made = self
+                .convert()
+                .map_err(|reason| AudioError::Resampler { rate_hz: self.rate_hz, reason })?;
+            let dropped = self.surplus.min(made);
+            self.surplus -= dropped;
+            for (lane, block) in output.iter_mut().zip(&self.made) {
+                lane.extend_from_slice(block.get(dropped..made).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// One block; returns the number of output samples.
+    fn convert(&mut self) -> Result<usize, String> {
+        let lanes = self.staged.len();
+        let room = self.made.first().map_or(0, Vec::len);
+        let (taken, made) = match &mut self.kind {
+            Kind::Fft(fft) => {
+                let input = SequentialSliceOfVecs::new(&self.staged, lanes, self.needed)
+                    .map_err(|error| error.to_string())?;
+                let mut output = SequentialSliceOfVecs::new_mut(&mut self.made, lanes, room)
+                    .map_err(|error| error.to_string())?;
+                fft.process_into_buffer(&input, &mut output, None)
+                    .map_err(|error| error.to_string())?
+            }
+            Kind::Sinc(resamplers) => {
+                let mut counts = (0, 0);
+                // One resampler per lane: with several channels in one, rubato adds in another order,
+                // and a lane would depend on how many neighbours it has.
+                for (lane, resampler) in resamplers.iter_mut().enumerate() {
+                    let staged = self.staged.get(lane..=lane).unwrap_or_default();
+                    let made = self.made.get_mut(lane..=lane).unwrap_or_default();
+                    let input = SequentialSliceOfVecs::new(staged, 1, self.needed)
+                        .map_err(|error| error.to_string())?;
+                    let mut output = SequentialSliceOfVecs::new_mut(made, 1, room)
+                        .map_err(|error| error.to_string())?;
+                    counts = resampler
+                        .process_into_buffer(&input, &mut output, None)
+                        .map_err(|error| error.to_string())?;
+                }
+                // All count alike, so that any of them knows what the next block takes.
+                self.needed = resamplers.first().map_or(0, rubato::Resampler::input_frames_next);
+                counts
+            }
+        };
+        for staged in &mut self.staged {
+            // More than one block is staged only where the zeros ahead are more than a block.
+            staged.drain(..taken.min(staged.len()));
+        }
+        Ok(made)
+    }
+
+    /// Input frames that must follow a sample before its output is there, at most: half the filter
+    /// and one block.
+    pub(crate) fn latency_frames(&self) -> usize {
+        self.latency
+    }
+}
+
+fn staging(lanes: usize, capacity: usize, ahead: usize) -> Vec<Vec<f32>> {
+    (0..lanes)
+        .map(|_| {
+            let mut staged = Vec::with_capacity(capacity);
+            staged.resize(ahead, 0.0);
+            staged
+        })
+        .collect()
+}
+
+/// Input frames of one block of the FFT resampler, if `rate_hz` suits it.
+fn fft_block(rate_hz: u32) -> Option<usize> {
+    let common = greatest_common_divisor(rate_hz, MODEL_RATE_HZ);
+    let (unit_in, unit_out) = ((rate_hz / common) as usize, (MODEL_RATE_HZ / common) as usize);
+    let units = FILTER_SAMPLES.div_ceil(unit_in.min(unit_out));
+    let (frames, made) = (units * unit_in, units * unit_out);
+    (made <= MAX_FFT_BLOCK && is_smooth(frames) && is_smooth(made)).then_some(frames)
+}
+
+/// Zeros to put ahead of a stream, and output samples to drop, so that the first one kept stands for
+/// the first sample of the stream.
+///
+/// rubato's output `k` (from 0) is the signal at `(k + 1) * step - taps / 2 + 1 / entries` input
+/// frames: its clock starts `taps - 1` frames early, and the sinc whose peak meets a sample stands last
+/// in its table. Only whole zeros and whole outputs can be taken away, so that among a few outputs the
+/// one is taken which comes closest; what remains is less than a tenth of a sample at 16 kHz (6 µs).
+fn sinc_alignment(step: f64, taps: usize, entries: usize) -> (usize, usize) {
+    let position = |k: usize| (k + 1) as f64 * step - taps as f64 / 2.0 + (entries as f64).recip();
+    let earliest = ((taps as f64 / 2.0) / step).ceil() as usize;
+    let miss = |k: usize| (position(k) - position(k).round()).abs();
+    let mut best = earliest;
+    for k in earliest..earliest + SINC_BLOCK {
+        if miss(k) < miss(best) {
+            best = k;
+        }
+    }
+    (position(best).round() as usize, best)
+}
+
+fn is_smooth(number: usize) -> bool {
+    let mut rest = number;
+    for prime in 2..=MAX_PRIME_FACTOR {
+        while rest > 1 && rest.is_multiple_of(prime) {
+            rest /= prime;
+        }
+    }
+    rest == 1
+}
+
+fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp, reason = "what is claimed is equality to the bit")]
+mod tests {
+    use std::f64::consts::{PI, TAU};
+
+    use super::*;
+    use crate::audio::synthesis::{noise, sine, tone};
+
+    /// Rates of both kinds, up and down, and of files.
+    const RATES_HZ: [u32; 17] = [
+        4_000, 8_000, 11_025, 12_000, 12_345, 15_999, 16_001, 22_050, 22_051, 24_000, 32_000,
+        44_100, 47_999, 48_000, 88_200, 96_000, 192_000,
+    ];
+
+    fn resample_in(input: &[f32], rate_hz: u32, chunk: usize) -> Vec<f32> {
+        let mut resampler = Resampler::new(rate_hz, 1).unwrap().unwrap();
+        let mut output = vec![Vec::new()];
+        let silence = vec![0.0; 2 * resampler.latency_frames()];
+        let mut rest: Vec<&[f32]> = input.chunks(chunk).collect();
+        rest.push(&silence);
+        for part in rest {
+            let mut part = part;
+            while !part.is_empty() {
+                let (staged, room) = resampler.input();
+                let (now, later) = part.split_at(part.len().min(room));
+                staged[0].extend_from_slice(now);
+                part = later;
+                resampler.advance(&mut output).unwrap();
+            }
+        }
+        let mut output = output.remove(0);
+        let end = (input.len() as u64 * 16_000).div_ceil(u64::from(rate_hz)) as usize;
+        assert!(output.len() >= end, "{rate_hz} Hz: {} of {end} samples", output.len());
+        output.truncate(end);
+        output
+    }
+
+    fn resample(input: &[f32], rate_hz: u32) -> Vec<f32> {
+        resample_in(input, rate_hz, input.len())
+    }
+
+    #[test]
+    fn a_click_comes_out_when_it_came_in() {
+        for rate_hz in RATES_HZ {
+            for at_s in [0.0, 0.1, 0.23456] {
+                let at = (at_s * f64::from(rate_hz)).round() as usize;
+                let mut input = vec![0.0; rate_hz as usize / 2];
+                input[at] = 1.0;
+                let output = resample(&input, rate_hz);
+                let peak = (0..output.len())
+                    .max_by(|&a, &b| output[a].abs().total_cmp(&output[b].abs()))
+                    .unwrap();
+                let expected = at as f64 * 16_000.0 / f64::from(rate_hz);
+                assert!(
+                    (peak as f64 - expected).abs() <= 0.51,
+                    "{rate_hz} Hz: click at {expected} came at {peak}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_sine_keeps_its_phase_and_its_level() {
+        for rate_hz in RATES_HZ {
+            let rate = f64::from(rate_hz);
+            for hz in [200.0, 1_000.0, 1_700.0] {
+                let input = sine(hz, rate, rate_hz as usize, 0.5);
+                let output = resample(&input, rate_hz);
+                let middle = &output[4_000..12_000];
+                let (amplitude, phase) = tone(middle, hz, 16_000.0);
+                // 4,000 samples are a quarter of a second.
+                let expected = TAU * hz * 0.25;
+                let error = (phase - expected + PI).rem_euclid(TAU) - PI;
+                let late_samples = -error / (TAU * hz) * 16_000.0;
+                assert!(late_samples.abs() < 0.1, "{rate_hz} Hz, {hz}: late by {late_samples}");
+                assert!((amplitude - 0.5).abs() < 0.005, "{rate_hz} Hz, {hz}: level {amplitude}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_passes_is_flat_to_seven_kilohertz() {
+        for rate_hz in RATES_HZ {
+            let rate = f64::from(rate_hz);
+            // 7 of 8 kHz, or that part of a lower Nyquist frequency.
+            let top = 7.0 / 16.0 * rate.min(16_000.0);
+            for part in [0.01, 0.3, 0.6, 0.9, 1.0] {
+                let hz = part * top;
+                let output = resample(&sine(hz, rate, rate_hz as usize / 2, 0.5), rate_hz);
+                let level_db = 20.0 * (tone(&output[2_000..6_000], hz, 16_000.0).0 / 0.5).log10();
+                assert!(level_db.abs() < 0.1, "{rate_hz} Hz: {hz} Hz at {level_db} dB");
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_fold_back_is_sixty_decibels_down() {
+        for rate_hz in RATES_HZ.into_iter().filter(|&rate_hz| rate_hz > 16_001) {
+            let rate = f64::from(rate_hz);
+            for part in [0.0, 0.02, 0.1, 0.3, 0.6, 0.99] {
+                let hz = 8_000.0 + part * (rate / 2.0 - 8_000.0);
+                let output = resample(&sine(hz, rate, rate_hz as usize / 2, 1.0), rate_hz);
+                let power = crate::audio::level::mean_square(&output[2_000..6_000]);
+                let level_db = 10.0 * (2.0 * power).log10();
+                assert!(level_db < -60.0, "{rate_hz} Hz: {hz} Hz comes through at {level_db} dB");
+            }
+        }
+    }
+
+    #[test]
+    fn images_of_a_low_rate_are_sixty_decibels_down() {
+        for rate_hz in [4_000, 8_000, 11_025, 12_345] {
+            let rate = f64::from(rate_hz);
+            for part in [0.1, 0.5, 7.0 / 8.0] {
+                let hz = part * rate / 2.0;
+                let output = resample(&sine(hz, rate, rate_hz as usize, 1.0), rate_hz);
+                let image = tone(&output[4_000..12_000], rate - hz, 16_000.0).0;
+                assert!(
+                    20.0 * image.log10() < -60.0,
+                    "{rate_hz} Hz: {hz} Hz has an image of {image}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn any_chunking_gives_the_same_bits() {
+        for rate_hz in RATES_HZ {
+            let input = noise(u64::from(rate_hz), 3_000, 1.0);
+            let whole = resample(&input, rate_hz);
+            for chunk in [1, 7, 256, 1_000] {
+                assert_eq!(resample_in(&input, rate_hz, chunk), whole, "{rate_hz} Hz by {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lane_does_not_depend_on_its_neighbours() {
+        for rate_hz in [8_000, 22_050, 48_000] {
+            let signals: Vec<_> = (0..8).map(|seed| noise(seed, 4_000, 1.0)).collect();
+            let mut resampler = Resampler::new(rate_hz, 8).unwrap().unwrap();
+            let mut output = vec![Vec::new(); 8];
+            let mut at = 0;
+            while at < 4_000 {
+                let (staged, room) = resampler.input();
+                let end = (at + room).min(4_000);
+                for (lane, signal) in staged.iter_mut().zip(&signals) {
+                    lane.extend_from_slice(&signal[at..end]);
+                }
+                at = end;
+                resampler.advance(&mut output).unwrap();
+            }
+            for (lane, signal) in output.iter().zip(&signals) {
+                assert!(lane.len() > 1_000);
+                assert_eq!(lane[..], resample(signal, rate_hz)[..lane.len()], "{rate_hz} Hz");
+            }
+        }
+    }
+
+    #[test]
+    fn every_rate_of_a_stream_has_a_resampler_of_bounded_latency() {
+        for rate_hz in (8_000..=48_000).step_by(97).chain([8_000, 16_000, 44_100, 48_000]) {
+            let Some(resampler) = Resampler::new(rate_hz, 1).unwrap() else {
+                assert_eq!(rate_hz, 16_000);
+                continue;
+            };
+            let latency_ms = resampler.latency_frames() as f64 * 1e3 / f64::from(rate_hz);
+            assert!(latency_ms <= 18.0, "{rate_hz} Hz: {latency_ms} ms");
+        }
+    }
+
+    #[test]
+    fn common_rates_use_the_fast_kind() {
+        for (rate_hz, block) in
+            [(8_000, 96), (12_000, 96), (24_000, 144), (32_000, 192), (44_100, 441), (48_000, 288)]
+        {
+            assert_eq!(fft_block(rate_hz), Some(block), "{rate_hz} Hz");
+        }
+        for rate_hz in [11_025, 12_345, 22_050, 47_900, 47_999] {
+            assert_eq!(fft_block(rate_hz), None, "{rate_hz} Hz");
+        }
+    }
+}

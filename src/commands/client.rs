@@ -1,0 +1,325 @@
+//! The client side that `stream` and `bench` share: a connection, a stream on it, and what a server
+//! answers when it refuses, in words.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_stream::Stream;
+use tonic::transport::{Channel, Endpoint};
+pub(super) use tonic::transport::Uri;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::wire::v1;
+use crate::wire::v1::emotion_service_client::EmotionServiceClient;
+use crate::wire::v1::stream_emotion_request::Message as Request;
+pub(super) use crate::wire::v1::stream_emotion_response::Message as Response;
+
+/// Where `undertone serve` listens unless told otherwise.
+pub(super) const DEFAULT_TARGET: &str = "http://127.0.0.1:50051";
+/// The port of a target that names none.
+const DEFAULT_PORT: u16 = 50051;
+/// Longest wait for a connection: a server on the same continent answers in a tenth of it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a server, or the way to it, answered instead of doing what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) struct Failure {
+    /// The gRPC code as the specification writes it, such as `INVALID_ARGUMENT`.
+    code: &'static str,
+    /// What happened.
+    message: String,
+    /// Fields that cannot be used, each with what is wrong about it.
+    fields: Vec<(String, String)>,
+    /// The stable reason, such as `SERVER_FULL`.
+    reason: Option<String>,
+    /// What to do now.
+    remedy: Option<String>,
+}
+
+impl Failure {
+    /// A failure of the way to the server.
+    pub(super) fn unavailable(message: impl Into<String>) -> Self {
+        Self {
+            code: "UNAVAILABLE",
+            message: message.into(),
+            fields: Vec::new(),
+            reason: None,
+            remedy: None,
+        }
+    }
+
+    fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Code and reason, the same for all failures of one kind: what failures are counted by.
+    pub(super) fn kind(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("{}: {reason}", self.code),
+            None => format!("{}: {}", self.code, self.message),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)?;
+        for (field, problem) in &self.fields {
+            write!(f, "\n  field   {field}: {problem}")?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, "\n  reason  {reason}")?;
+        }
+        if let Some(remedy) = &self.remedy {
+            write!(f, "\n  remedy  {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let fields = details
+            .bad_request()
+            .map(|bad| bad.field_violations.iter().map(|v| (v.field.clone(), v.description.clone())))
+            .into_iter()
+            .flatten()
+            .collect();
+        let retry = details.retry_info().and_then(|info| info.retry_delay);
+        let remedy = match (retry, status.code()) {
+            (Some(Duration::ZERO), _) => Some("try again at once, elsewhere if you can".to_owned()),
+            (Some(delay), _) => {
+                let delay = humantime::format_duration(whole_ms(delay));
+                Some(format!("try again in {delay}"))
+            }
+            (None, Code::Unimplemented) => {
+                Some("this is no Undertone server, or one of another version".to_owned())
+            }
+            _ => None,
+        };
+        Self {
+            code: code_name(status.code()),
+            message: status.message().to_owned(),
+            fields,
+            reason: details.error_info().map(|info| info.reason.clone()),
+            remedy,
+        }
+    }
+}
+
+fn whole_ms(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// An address as people type it: `localhost`, `localhost:50051`, `http://localhost:50051`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse_target(text: &str) -> Result<Uri, String> {
+    let with_scheme =
+        if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let uri: Uri = with_scheme
+        .parse()
+        .map_err(|error: <Uri as FromStr>::Err| format!("{error}; examples: localhost:50051, http://10.0.0.7:50051"))?;
+    if uri.scheme_str() != Some("http") {
+        return Err("only http:// is spoken; put TLS in front of it".to_owned());
+    }
+    let host = uri.host().unwrap_or_default();
+    if host.is_empty() {
+        return Err("names no host; example: localhost:50051".to_owned());
+    }
+    let port = uri.port_u16().unwrap_or(DEFAULT_PORT);
+    format!("http://{host}:{port}").parse().map_err(|error: <Uri as FromStr>::Err| error.to_string())
+}
+
+/// One HTTP/2 connection. A clone shares it.
+#[derive(Debug, Clone)]
+pub(super) struct Client(EmotionServiceClient<Channel>);
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Failure`] if there is nobody.
+    pub(super) async fn connect(target: &Uri) -> Result<Self, Failure> {
+        let endpoint = Endpoint::from(target.clone())
+            .connect_timeout(CONNECT_TIMEOUT)
+            // Small messages both ways all the time: waiting to fill packets only adds latency.
+            .tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let cause = cause.unwrap_or_else(|| error.to_string());
+            Failure::unavailable(format!("cannot connect to {target}: {cause}"))
+                .with_remedy("is a server running there? `undertone serve` starts one")
+        })?;
+        Ok(Self(EmotionServiceClient::new(channel)))
+    }
+
+    /// Opens a stream. `requests` ends when the client has no more to say.
+    ///
+    /// # Errors
+    /// [`Failure`] if the server does not take it.
+    pub(super) async fn stream(
+        &self,
+        requests: impl Stream<Item = v1::StreamEmotionRequest> + Send + 'static,
+    ) -> Result<Responses, Failure> {
+        let responses = self.0.clone().stream_emotion(requests).await?;
+        Ok(Responses(responses.into_inner()))
+    }
+}
+
+/// What a server says on one stream.
+#[derive(Debug)]
+pub(super) struct Responses(tonic::Streaming<v1::StreamEmotionResponse>);
+
+impl Responses {
+    /// The next message; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Failure`] if the stream ended badly.
+    ///
+    /// # Cancellation
+    /// Safe: a message is taken whole or not at all.
+    pub(super) async fn next(&mut self) -> Result<Option<Response>, Failure> {
+        loop {
+            match self.0.message().await? {
+                // A message of a newer server that this client does not know.
+                Some(v1::StreamEmotionResponse { message: None }) => {}
+                Some(v1::StreamEmotionResponse { message }) => return Ok(message),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The first request of a stream.
+pub(super) fn config_request(config: v1::StreamConfig) -> v1::StreamEmotionRequest {
+    v1::StreamEmotionRequest { message: Some(Request::Config(config)) }
+}
+
+/// A chunk of audio, number `sequence`.
+pub(super) fn audio_request(data: Bytes, sequence: u64) -> v1::StreamEmotionRequest {
+    let chunk = v1::AudioChunk { data, sequence: Some(sequence), captured_at_us: None };
+    v1::StreamEmotionRequest { message: Some(Request::Audio(chunk)) }
+}
+
+/// A time of the protocol as a [`Duration`]; what is missing or negative is zero.
+pub(super) fn duration(time: Option<prost_types::Duration>) -> Duration {
+    time.and_then(|time| time.try_into().ok()).unwrap_or_default()
+}
+
+/// How samples are coded on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Encoding {
+    /// Signed 16-bit integers, little endian.
+    #[value(alias = "s16le")]
+    Linear16,
+    /// 32-bit floats in [-1, 1], little endian.
+    #[value(alias = "f32le")]
+    Float32,
+    /// 8-bit mu-law of ITU-T G.711.
+    Mulaw,
+    /// 8-bit A-law of ITU-T G.711.
+    Alaw,
+}
+
+impl Encoding {
+    /// The protocol's name for it.
+    pub(super) fn wire(self) -> v1::AudioEncoding {
+        match self {
+            Self::Linear16 => v1::AudioEncoding::Linear16,
+            Self::Float32 => v1::AudioEncoding::Float32,
+            Self::Mulaw => v1::AudioEncoding::Mulaw,
+            Self::Alaw => v1::AudioEncoding::Alaw,
+        }
+    }
+
+    /// Bytes of one sample.
+    pub(super) fn sample_bytes(self) -> usize {
+        match self {
+            Self::Linear16 => 2,
+            Self::Float32 => 4,
+            Self::Mulaw | Self::Alaw => 1,
+        }
+    }
+}
+
+/// A sample in [-1, 1] as the nearest 16-bit integer; what is beyond is clamped. A decoded 16-bit sample
+/// comes back as it was.
+pub(super) fn to_linear16(sample: f32) -> i16 {
+    // `as` saturates and takes NaN for 0.
+    (sample * 32_768.0).round() as i16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::{ErrorDetails, StatusExt as _};
+
+    #[test]
+    fn a_target_may_be_typed_short() {
+        for (typed, full) in [
+            ("localhost", "http://localhost:50051/"),
+            ("localhost:1234", "http://localhost:1234/"),
+            ("http://10.0.0.7", "http://10.0.0.7:50051/"),
+            ("[::1]:50051", "http://[::1]:50051/"),
+        ] {
+            assert_eq!(parse_target(typed).unwrap().to_string(), full);
+        }
+        for wrong in ["", "https://localhost", "http://", "two words", "unix:///tmp/socket"] {
+            assert!(parse_target(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_tells_field_reason_and_remedy() {
+        let mut details = ErrorDetails::new();
+        details.set_error_info("INVALID_REQUEST", "undertone", std::collections::HashMap::new());
+        details.add_bad_request_violation("config.audio", "is missing");
+        details.set_retry_info(Some(Duration::from_secs(2)));
+        let status = Status::with_error_details(Code::InvalidArgument, "no", details);
+        let failure = Failure::from(status);
+        assert_eq!(failure.kind(), "INVALID_ARGUMENT: INVALID_REQUEST");
+        assert_eq!(
+            failure.to_string(),
+            "INVALID_ARGUMENT: no\n  field   config.audio: is missing\n  reason  INVALID_REQUEST\n  \
+             remedy  try again in 2s"
+        );
+    }
+
+    #[test]
+    fn a_decoded_sample_comes_back_as_it_was() {
+        for value in [i16::MIN, -12_345, -1, 0, 1, 12_345, i16::MAX] {
+            assert_eq!(to_linear16(f32::from(value) / 32_768.0), value);
+        }
+        assert_eq!(to_linear16(1.5), i16::MAX);
+        assert_eq!(to_linear16(f32::NAN), 0);
+    }
+}

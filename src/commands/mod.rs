@@ -1,0 +1,127 @@
+//! The command line: thin. Each command is a file; this one is the table of contents.
+//!
+//! Exit codes: 0 all went well, 1 something failed, 2 wrong usage (clap), 64 bad configuration,
+//! 130 interrupted.
+
+mod analyze;
+mod bench;
+mod client;
+mod corpus;
+mod serve;
+mod stream;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::config::{ConfigError, Settings, Source};
+use crate::model::Models;
+
+/// Exit code for bad configuration: `EX_USAGE` of sysexits.h.
+const BAD_CONFIG: u8 = 64;
+
+/// Live emotion from speech, for agents.
+#[derive(Debug, Parser)]
+#[command(
+    name = "undertone",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Start a server with `undertone serve`, then in a second terminal \
+                  `undertone stream speech.wav`."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve undertone.v1 over gRPC.
+    ///
+    /// Every setting is a flag, an environment variable and a key of one TOML file; a flag beats a
+    /// variable, a variable beats the file. Ends cleanly on SIGTERM and Ctrl-C: live streams are told,
+    /// finished and answered first.
+    Serve(Source),
+    /// Push audio to a server at real-time pace and show the emotion move, live.
+    Stream(stream::Args),
+    /// Score files and folders, without a server.
+    Analyze(analyze::Args),
+    /// Check a configuration and print the settings in force, without serving.
+    Check(Source),
+    /// List the models that a server with these settings has.
+    Models(Source),
+    /// Find the clips of speech-emotion corpora.
+    #[command(subcommand)]
+    Corpus(corpus::Command),
+    /// Extract training features with the service's own code.
+    Features(corpus::FeaturesArgs),
+    /// Load a running server with real-time streams and measure it.
+    Bench(bench::Args),
+    /// Print a completion script for a shell.
+    ///
+    /// For bash: `undertone completions bash > ~/.local/share/bash-completion/completions/undertone`
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Serve(source) => serve::run(&source),
+        Command::Stream(args) => stream::run(args),
+        Command::Analyze(args) => analyze::run(&args),
+        Command::Check(source) => check(&source),
+        Command::Models(source) => models(&source),
+        Command::Corpus(command) => corpus::run(command),
+        Command::Features(args) => corpus::features(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "undertone", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("undertone: {error:#}");
+        if error.is::<ConfigError>() { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
+    })
+}
+
+fn check(source: &Source) -> anyhow::Result<ExitCode> {
+    let settings = source.resolve()?;
+    load_models(&settings)?;
+    print!("{}", toml::to_string(&settings)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load_models(settings: &Settings) -> Result<Models, crate::model::ModelError> {
+    Models::load(&settings.models, &settings.load())
+}
+
+fn models(source: &Source) -> anyhow::Result<ExitCode> {
+    let settings = source.resolve()?;
+    for (index, model) in load_models(&settings)?.iter().enumerate() {
+        let manifest = &model.manifest;
+        let default = if index == 0 { ", default" } else { "" };
+        println!("{} {} ({}{default})", manifest.name, manifest.version, manifest.input.kind());
+        println!("  {}", manifest.description);
+        if !manifest.labels().is_empty() {
+            let labels: Vec<&str> = manifest.labels().iter().map(|label| label.name()).collect();
+            println!("  emotions: {}", labels.join(", "));
+        }
+        for data in &manifest.training_data {
+            let note = if data.commercial_use { "" } else { "; no commercial use" };
+            println!("  trained on {} ({}{note})", data.corpus, data.licence);
+        }
+        if !manifest.protocol.is_empty() {
+            println!("  measured: {}", manifest.protocol);
+        }
+        for (name, value) in &manifest.figures {
+            println!("    {name} = {value:.4}");
+        }
+        println!("  sha256 {}", manifest.sha256);
+    }
+    Ok(ExitCode::SUCCESS)
+}

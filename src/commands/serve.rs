@@ -1,0 +1,82 @@
+//! `undertone serve`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::load_models;
+use crate::config::{Settings, Source};
+use crate::model::Models;
+use crate::server::{Observer, Sockets, run as serve};
+
+pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let settings = source.resolve()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if settings.worker_threads > 0 {
+        runtime.worker_threads(settings.worker_threads as usize);
+    }
+    runtime.enable_all().build()?.block_on(work(settings, started))
+}
+
+async fn work(settings: Settings, started: Instant) -> anyhow::Result<ExitCode> {
+    let observer = Observer::install(&settings).context("telemetry")?;
+    let in_force = toml::to_string(&settings)?.replace('\n', ", ");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = in_force, "starting");
+    let sockets = Sockets::bind(&settings).await?;
+    // Loading blocks for some 100 ms; nothing else is going on yet.
+    let models = load_models(&settings)?;
+    tell_licences(&models);
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(stop_on_signal(stop.clone()));
+    tracing::info!(
+        grpc = %sockets.grpc_address()?,
+        http = %sockets.http_address()?,
+        after_ms = started.elapsed().as_millis(),
+        "serving"
+    );
+    let served = serve(&settings, models, sockets, observer.clone(), stop).await;
+    signals.abort();
+    if let Err(error) = &served {
+        tracing::error!(%error, "ended");
+    } else {
+        tracing::info!("ended");
+    }
+    tokio::task::spawn_blocking(move || observer.shut_down()).await?;
+    served?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_licences(models: &Models) {
+    for model in models.iter() {
+        let manifest = &model.manifest;
+        tracing::info!(model = manifest.name, version = manifest.version, "model ready");
+        for data in manifest.non_commercial() {
+            tracing::warn!(
+                model = manifest.name,
+                corpus = data.corpus,
+                licence = data.licence,
+                "trained on data that may not be used commercially"
+            );
+        }
+    }
+}
+
+/// The first signal drains; a second one ends the process at once, as people at a terminal expect.
+async fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop.cancel();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    std::process::exit(130);
+}

@@ -1,0 +1,97 @@
+//! Where events go: the live view, lines of text, or lines of JSON.
+
+use std::io::{self, IsTerminal as _, Stdout, Write as _};
+use std::time::Duration;
+
+use super::events::{to_json, to_text};
+use super::screen::Screen;
+use crate::commands::client::Response;
+
+/// How events are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// Live on a terminal, else text.
+    Auto,
+    /// Bars that move, redrawn in place.
+    Live,
+    /// One line per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+/// Shows what comes.
+pub(super) struct Output {
+    to: To,
+    several_channels: bool,
+}
+
+enum To {
+    Live(Box<Screen<io::BufWriter<Stdout>>>),
+    Text,
+    Json,
+}
+
+impl Output {
+    /// `several_channels` if events must say which channel they are about.
+    pub(super) fn new(format: Format, several_channels: bool) -> io::Result<Self> {
+        let live = match format {
+            Format::Auto => io::stdout().is_terminal(),
+            Format::Live => true,
+            Format::Text | Format::Json => false,
+        };
+        let to = if live {
+            To::Live(Box::new(Screen::new(io::BufWriter::new(io::stdout()))?))
+        } else if format == Format::Json {
+            To::Json
+        } else {
+            To::Text
+        };
+        Ok(Self { to, several_channels })
+    }
+
+    /// Shows an event.
+    pub(super) fn show(&mut self, response: &Response) -> io::Result<()> {
+        let text = || to_text(response, self.several_channels);
+        match &mut self.to {
+            To::Live(screen) => match response {
+                Response::Started(started) => {
+                    screen.started(started);
+                    screen.refresh()
+                }
+                Response::Estimate(estimate) => {
+                    screen.estimate(estimate);
+                    screen.refresh()
+                }
+                Response::Finished(_) => {
+                    screen.end()?;
+                    writeln!(io::stdout().lock(), "{}", text())
+                }
+                _ => screen.say(&text()),
+            },
+            To::Text => writeln!(io::stdout().lock(), "{}", text()),
+            To::Json => writeln!(io::stdout().lock(), "{}", to_json(response)),
+        }
+    }
+
+    /// Time has passed: so much audio has been sent.
+    pub(super) fn tick(&mut self, sent: Duration) -> io::Result<()> {
+        match &mut self.to {
+            To::Live(screen) => {
+                screen.sent(sent);
+                screen.refresh()
+            }
+            To::Text | To::Json => Ok(()),
+        }
+    }
+}
+
+impl Drop for Output {
+    /// Whatever happens, the cursor comes back.
+    fn drop(&mut self) {
+        if let To::Live(screen) = &mut self.to {
+            // There is nobody to tell if the terminal has gone.
+            let _ = screen.end();
+        }
+    }
+}

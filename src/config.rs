@@ -1,0 +1,378 @@
+//! Settings: what was typed becomes what is run. The only reader of the environment.
+//!
+//! Every setting is a flag, an environment variable (`UNDERTONE_` and the flag's name) and a key of one
+//! TOML file (the flag's name with underscores). A flag beats a variable, a variable beats the file,
+//! the file beats the default. Defaults stand here once.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::model::{EngineSettings, LoadSettings};
+use crate::wire::parse::{Defaults, MAX_INTERVAL, MIN_INTERVAL};
+
+/// A duration as people write it: `500ms`, `10s`, `4h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text).map(Self)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+const fn ms(ms: u64) -> Span {
+    Span(Duration::from_millis(ms))
+}
+
+const fn secs(secs: u64) -> Span {
+    Span(Duration::from_secs(secs))
+}
+
+/// How logs look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Declares every setting once: its type, default, environment variable and documentation.
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $env:literal; )+) => {
+        /// Settings as typed or read: each may be missing.
+        #[derive(Debug, Clone, Default, Args, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Typed {
+            $( $(#[doc = $doc])+ #[arg(long, env = $env, help_heading = "Settings")] pub $name: Option<$type>, )+
+            /// Folder of a further model; may be given several times. The first one becomes the default
+            /// model.
+            #[arg(long = "model", env = "UNDERTONE_MODELS", value_delimiter = ',', help_heading = "Settings")]
+            pub models: Vec<PathBuf>,
+        }
+
+        /// Settings in force.
+        #[derive(Debug, Clone, Serialize)]
+        pub struct Settings {
+            $( $(#[doc = $doc])+ pub $name: $type, )+
+            /// Folders of further models; the first one becomes the default model.
+            pub models: Vec<PathBuf>,
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $( $name: $default, )+ models: Vec::new() }
+            }
+        }
+
+        impl Typed {
+            /// `self` where it says something, else `other`.
+            #[must_use]
+            fn or(self, other: Self) -> Self {
+                let models = if self.models.is_empty() { other.models } else { self.models };
+                Self { $( $name: self.$name.or(other.$name), )+ models }
+            }
+
+            fn resolve(self) -> Settings {
+                let default = Settings::default();
+                Settings { $( $name: self.$name.unwrap_or(default.$name), )+ models: self.models }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Address of the gRPC port.
+    grpc_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), "UNDERTONE_GRPC_ADDRESS";
+    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions.
+    http_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)), "UNDERTONE_HTTP_ADDRESS";
+    /// Path of ONNX Runtime's shared library, if it is not where `make setup` puts it [default: found]
+    ort_dylib_path: PathBuf = PathBuf::new(), "ORT_DYLIB_PATH";
+    /// Streams open at once at most; further ones are refused with RESOURCE_EXHAUSTED.
+    max_streams: u32 = 4096, "UNDERTONE_MAX_STREAMS";
+    /// Largest audio chunk, in bytes.
+    max_chunk_bytes: u32 = 1 << 20, "UNDERTONE_MAX_CHUNK_BYTES";
+    /// Largest AnalyzeAudio request, in bytes.
+    max_clip_bytes: u32 = 32 << 20, "UNDERTONE_MAX_CLIP_BYTES";
+    /// Longest clip that AnalyzeAudio takes, by its audio.
+    max_clip_length: Span = secs(3600), "UNDERTONE_MAX_CLIP_LENGTH";
+    /// Clips that AnalyzeAudio works on at once; further ones wait.
+    max_clips: u32 = 2, "UNDERTONE_MAX_CLIPS";
+    /// Longest stream, by its audio.
+    max_stream_length: Span = secs(4 * 3600), "UNDERTONE_MAX_STREAM_LENGTH";
+    /// Longest time without a message from the client.
+    idle_timeout: Span = secs(60), "UNDERTONE_IDLE_TIMEOUT";
+    /// Longest time that a client may leave its estimates unread.
+    send_timeout: Span = secs(30), "UNDERTONE_SEND_TIMEOUT";
+    /// How many times faster than real time audio may come after the first burst; 0 for no limit.
+    max_realtime_factor: f32 = 20.0, "UNDERTONE_MAX_REALTIME_FACTOR";
+    /// Audio that a stream may send at any speed.
+    realtime_burst: Span = secs(300), "UNDERTONE_REALTIME_BURST";
+    /// Silence after which a NO_SPEECH warning is sent, and again after each further such stretch.
+    no_speech_warning: Span = secs(30), "UNDERTONE_NO_SPEECH_WARNING";
+    /// Time from SIGTERM to the end of the process at most.
+    drain_deadline: Span = secs(10), "UNDERTONE_DRAIN_DEADLINE";
+    /// Rows in one engine run at most.
+    engine_max_batch: u32 = 64, "UNDERTONE_ENGINE_MAX_BATCH";
+    /// How long the first request of a batch waits for others.
+    engine_max_wait: Span = ms(4), "UNDERTONE_ENGINE_MAX_WAIT";
+    /// Requests that may wait for the engine before sessions are held up.
+    engine_queue: u32 = 1024, "UNDERTONE_ENGINE_QUEUE";
+    /// Threads of ONNX Runtime within one run.
+    engine_threads: u32 = 1, "UNDERTONE_ENGINE_THREADS";
+    /// Worker threads of the service; 0 for one per core.
+    worker_threads: u32 = 0, "UNDERTONE_WORKER_THREADS";
+    /// Time between two estimates for a session that does not say.
+    estimate_interval: Span = ms(500), "UNDERTONE_ESTIMATE_INTERVAL";
+    /// Probability of voice that begins an utterance.
+    voice_on: f32 = Defaults::default().voice_on, "UNDERTONE_VOICE_ON";
+    /// Probability of voice under which silence is counted.
+    voice_off: f32 = Defaults::default().voice_off, "UNDERTONE_VOICE_OFF";
+    /// Voice before an utterance begins.
+    voice_min_speech: Span = ms(96), "UNDERTONE_VOICE_MIN_SPEECH";
+    /// Silence before an utterance ends.
+    voice_hang_over: Span = ms(600), "UNDERTONE_VOICE_HANG_OVER";
+    /// Audio before an utterance's onset that the model hears too.
+    voice_lead_in: Span = ms(160), "UNDERTONE_VOICE_LEAD_IN";
+    /// Speech in an utterance before an estimate stops abstaining.
+    min_speech: Span = ms(500), "UNDERTONE_MIN_SPEECH";
+    /// Confidence under which an estimate abstains.
+    min_confidence: f32 = Defaults::default().min_confidence, "UNDERTONE_MIN_CONFIDENCE";
+    /// What is left of the previous utterance's weight after each step (256 ms) of a new one.
+    carry: f32 = Defaults::default().carry, "UNDERTONE_CARRY";
+    /// Whether the server answers gRPC reflection.
+    reflection: bool = true, "UNDERTONE_REFLECTION";
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `info,undertone=debug`.
+    log: String = "info".to_owned(), "UNDERTONE_LOG";
+    /// How logs look: text or json.
+    log_format: LogFormat = LogFormat::Text, "UNDERTONE_LOG_FORMAT";
+    /// OTLP endpoint (gRPC) for traces and metrics, such as http://localhost:4317 [default: none]
+    otlp_endpoint: String = String::new(), "UNDERTONE_OTLP_ENDPOINT";
+}
+
+/// Where settings come from on the command line.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Source {
+    /// TOML file with settings; keys are the flags' names with underscores.
+    #[arg(long, env = "UNDERTONE_CONFIG", help_heading = "Settings")]
+    pub config: Option<PathBuf>,
+    /// The settings.
+    #[command(flatten)]
+    pub typed: Typed,
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is no such TOML.
+    #[error("{path}: {source}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Why, with line and column.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that cannot be used.
+    #[error("{key}: {problem}")]
+    Value {
+        /// The setting.
+        key: &'static str,
+        /// What would be right.
+        problem: String,
+    },
+}
+
+impl Source {
+    /// Reads the file, if any, and checks everything.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the setting's name.
+    pub fn resolve(&self) -> Result<Settings, ConfigError> {
+        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let settings = self.typed.clone().or(file).resolve();
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Typed, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text)
+        .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, problem: String| Err(ConfigError::Value { key, problem });
+        for (key, value, min, max) in [
+            ("max_streams", self.max_streams, 1, 1 << 20),
+            ("max_chunk_bytes", self.max_chunk_bytes, 64, 64 << 20),
+            ("max_clip_bytes", self.max_clip_bytes, 1 << 10, 1 << 30),
+            ("max_clips", self.max_clips, 1, 1024),
+            ("engine_max_batch", self.engine_max_batch, 1, 1024),
+            ("engine_queue", self.engine_queue, 1, 1 << 20),
+            ("engine_threads", self.engine_threads, 1, 256),
+            ("worker_threads", self.worker_threads, 0, 1024),
+        ] {
+            if !(min..=max).contains(&value) {
+                return refuse(key, format!("must be {min} to {max}, not {value}"));
+            }
+        }
+        for (key, value) in [
+            ("voice_on", self.voice_on),
+            ("voice_off", self.voice_off),
+            ("min_confidence", self.min_confidence),
+            ("carry", self.carry),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return refuse(key, format!("must be 0 to 1, not {value}"));
+            }
+        }
+        if self.voice_off > self.voice_on {
+            let on = self.voice_on;
+            return refuse("voice_off", format!("must be at most voice_on, which is {on}"));
+        }
+        if !(self.max_realtime_factor == 0.0 || self.max_realtime_factor >= 1.0) {
+            return refuse("max_realtime_factor", "must be 0 (no limit) or at least 1".to_owned());
+        }
+        for (key, span, min, max) in [
+            ("estimate_interval", self.estimate_interval, MIN_INTERVAL, MAX_INTERVAL),
+            ("idle_timeout", self.idle_timeout, Duration::from_millis(100), DAY),
+            ("send_timeout", self.send_timeout, Duration::from_millis(100), DAY),
+            ("max_stream_length", self.max_stream_length, Duration::from_secs(1), 365 * DAY),
+            ("max_clip_length", self.max_clip_length, Duration::from_secs(1), DAY),
+            ("realtime_burst", self.realtime_burst, Duration::from_secs(1), DAY),
+            ("no_speech_warning", self.no_speech_warning, Duration::from_secs(1), 365 * DAY),
+            ("drain_deadline", self.drain_deadline, Duration::from_millis(100), DAY),
+            ("engine_max_wait", self.engine_max_wait, Duration::ZERO, Duration::from_secs(1)),
+            ("voice_min_speech", self.voice_min_speech, Duration::ZERO, Duration::from_secs(2)),
+            (
+                "voice_hang_over",
+                self.voice_hang_over,
+                Duration::from_millis(100),
+                Duration::from_secs(10),
+            ),
+            ("voice_lead_in", self.voice_lead_in, Duration::ZERO, Duration::from_secs(2)),
+            ("min_speech", self.min_speech, Duration::ZERO, Duration::from_secs(10)),
+        ] {
+            if !(min..=max).contains(&span.0) {
+                let (min, max) = (Span(min), Span(max));
+                return refuse(key, format!("must be {min} to {max}, not {span}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How models are loaded.
+    pub fn load(&self) -> LoadSettings {
+        LoadSettings {
+            engine: EngineSettings {
+                max_batch: self.engine_max_batch as usize,
+                max_wait: self.engine_max_wait.0,
+                queue: self.engine_queue as usize,
+            },
+            threads: self.engine_threads as usize,
+            library: Some(self.ort_dylib_path.clone()).filter(|path| !path.as_os_str().is_empty()),
+        }
+    }
+
+    /// What a session gets that does not say.
+    pub fn defaults(&self) -> Defaults {
+        Defaults {
+            estimate_interval: self.estimate_interval.0,
+            voice_on: self.voice_on,
+            voice_off: self.voice_off,
+            voice_min_speech: self.voice_min_speech.0,
+            voice_hang_over: self.voice_hang_over.0,
+            voice_lead_in: self.voice_lead_in.0,
+            min_speech: self.min_speech.0,
+            min_confidence: self.min_confidence,
+            carry: self.carry,
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Result<Settings, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("undertone.toml");
+        std::fs::write(&path, text).unwrap();
+        Source { config: Some(path), typed: Typed::default() }.resolve()
+    }
+
+    #[test]
+    fn defaults_are_valid_and_agree_with_the_protocols() {
+        let settings = Source::default().resolve().unwrap();
+        assert_eq!(settings.defaults(), Defaults::default());
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("undertone.toml");
+        std::fs::write(&path, "max_streams = 7\nidle_timeout = \"5s\"\n").unwrap();
+        let typed = Typed { max_streams: Some(9), ..Typed::default() };
+        let settings = Source { config: Some(path), typed }.resolve().unwrap();
+        assert_eq!(settings.max_streams, 9);
+        assert_eq!(settings.idle_timeout, secs(5));
+        assert_eq!(settings.max_chunk_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn bad_settings_name_their_key() {
+        for (text, key) in [
+            ("max_streams = 0", "max_streams"),
+            ("voice_off = 0.9", "voice_off"),
+            ("idle_timeout = \"1 parsec\"", "idle_timeout"),
+            ("estimate_interval = \"50ms\"", "estimate_interval"),
+            ("max_realtime_factor = 0.5", "max_realtime_factor"),
+            ("no_such_key = 1", "no_such_key"),
+            ("max_streams = \"many\"", "max_streams"),
+        ] {
+            let error = file(text).unwrap_err().to_string();
+            assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Live emotion from speech, for agents: a streaming gRPC service.
+//!
+//! # Layout, in reading order
+//! Data flows down this list; a module uses only what stands above it. `session` and `server` are the
+//! only rooms that see every stage. A test holds the source to it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`units`] | units as types, the clock |
+//! | [`emotion`] | emotions, scores, valence and arousal |
+//! | [`telemetry`] | every metric's name |
+//! | [`audio`] | bytes or files -> hops of 16 kHz mono (symphonia, rubato) |
+//! | [`features`] | hops -> log-mel, voice activity, MFCCs (rustfft) |
+//! | [`model`] | manifests, the batching engine, ONNX Runtime (ort) |
+//! | [`tracking`] | voice activity -> utterances; outputs -> estimates; pure |
+//! | [`wire`] | the protocol: generated code, parsing, rendering (prost) |
+//! | [`session`] | one actor per stream; whole clips through the same path |
+//! | [`config`] | flags, environment, file -> settings |
+//! | [`server`] | gRPC, HTTP, errors, draining (tonic, axum) |
+//! | [`corpus`] | the four corpora: labels, manifests, features for training |
+//! | [`commands`] | the command line: thin |
+//!
+//! # Glossary
+//! - **chunk**: what a client sends; any size, may split a sample.
+//! - **sample**: one value of one channel. All positions are samples at 16 kHz since the stream's first.
+//! - **hop**: 256 samples, 16 ms; the clock.
+//! - **frame**: the 1,024 samples (64 ms) that one MFCC vector looks at; numbered like its first hop.
+//! - **step**: 16 hops, 256 ms; what a streaming model consumes and what is batched over streams.
+//! - **window**: the stretch that a window model looks at.
+//! - **lane**: a set of channels analysed as one voice.
+//! - **utterance**: speech between two pauses of at least the hang-over.
+//! - **session**: one stream, from its configuration to its summary.
+//!
+//! # Invariants
+//! 1. What comes out depends on the audio alone: features to the bit, events and estimates for any
+//!    chunking, probabilities within 1e-5 (batches of another size may sum in another order).
+//! 2. Streamed equals offline: files and streams take the same path.
+//! 3. Audio is never written and never logged.
+//! 4. Every queue has a bound. A client that does not read is not read from.
+//! 5. Bytes from a client never panic.
+
+pub mod audio;
+pub mod commands;
+pub mod config;
+pub mod corpus;
+pub mod emotion;
+pub mod features;
+pub mod model;
+pub mod server;
+pub mod session;
+pub mod telemetry;
+pub mod tracking;
+pub mod units;
+pub mod wire;

@@ -1,0 +1,58 @@
+//! The HTTP port: metrics for Prometheus, probes, the live sessions.
+
+use std::sync::Arc;
+
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::observe::Observer;
+use crate::session::Registry;
+
+/// What the handlers see.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) registry: Arc<Registry>,
+    pub(super) draining: CancellationToken,
+    pub(super) observer: Arc<Observer>,
+}
+
+/// Serves until `closing`.
+pub(super) async fn serve(listener: TcpListener, state: State, closing: CancellationToken) {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        // Alive: the process answers. Ready: it takes new streams.
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .route("/sessions", get(sessions))
+        .with_state(state);
+    let served = axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "HTTP port failed");
+    }
+}
+
+async fn metrics(Extract(state): Extract<State>) -> impl IntoResponse {
+    match state.observer.prometheus() {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn ready(Extract(state): Extract<State>) -> impl IntoResponse {
+    if state.draining.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+async fn sessions(Extract(state): Extract<State>) -> impl IntoResponse {
+    Json(state.registry.list())
+}

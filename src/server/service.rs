@@ -1,0 +1,228 @@
+//! `undertone.v1.EmotionService` on tonic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::Stream;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::status;
+use crate::audio::ClipReader;
+use crate::config::Settings;
+use crate::model::Model;
+use crate::session::{Context, Outcome, SessionError, Source, SourceError, actor, clip};
+use crate::telemetry::metrics;
+use crate::wire::event::Event;
+use crate::wire::parse::{Violation, analyze_request};
+use crate::wire::v1::emotion_service_server::EmotionService;
+use crate::wire::{render, v1};
+
+/// The service.
+#[derive(Debug)]
+pub struct Service {
+    context: Context,
+    tasks: TaskTracker,
+    clips: Arc<Semaphore>,
+    max_clip_bytes: usize,
+    max_clip_length: Duration,
+}
+
+impl Service {
+    /// Sessions run on `tasks`, so that the server can wait for them.
+    pub fn new(context: Context, settings: &Settings, tasks: TaskTracker) -> Self {
+        Self {
+            context,
+            tasks,
+            clips: Arc::new(Semaphore::new(settings.max_clips as usize)),
+            max_clip_bytes: settings.max_clip_bytes as usize,
+            max_clip_length: settings.max_clip_length.0,
+        }
+    }
+
+    /// The model of that name; `field` is the one that asks for it.
+    fn model(&self, name: &str, field: &str) -> Result<Arc<Model>, Status> {
+        let models = &self.context.models;
+        models.get(name).cloned().ok_or_else(|| {
+            let error = SessionError::NoModel { name: name.to_owned(), known: models.names() };
+            status::no_model(&error, field)
+        })
+    }
+}
+
+struct GrpcSource(Streaming<v1::StreamEmotionRequest>);
+
+impl Source for GrpcSource {
+    async fn next(&mut self) -> Result<Option<v1::StreamEmotionRequest>, SourceError> {
+        self.0.message().await.map_err(|status| match status.code() {
+            // What the decoder says of a message that is too large or no protobuf.
+            tonic::Code::OutOfRange | tonic::Code::Internal | tonic::Code::InvalidArgument
+                if status.source_is_decoder() =>
+            {
+                SourceError::Refused(status.message().to_owned())
+            }
+            _ => SourceError::Vanished(status.message().to_owned()),
+        })
+    }
+}
+
+/// Tells a decoder's complaint from a broken connection: only the latter has a source error.
+trait DecoderComplaint {
+    fn source_is_decoder(&self) -> bool;
+}
+
+impl DecoderComplaint for Status {
+    fn source_is_decoder(&self) -> bool {
+        std::error::Error::source(self).is_none()
+    }
+}
+
+/// Counts a stream as active for as long as it lives.
+struct Active(&'static str);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        metrics().stream_ended(self.0);
+    }
+}
+
+type Responses = mpsc::Sender<v1::StreamEmotionResponse>;
+
+async fn serve_stream(context: Context, requests: Streaming<v1::StreamEmotionRequest>, outbox: Responses) -> Option<Status> {
+    metrics().stream_opened();
+    // If the task is dropped at the drain deadline, this is what it ended as.
+    let mut active = Active("cut_off");
+    let mut source = GrpcSource(requests);
+    match actor::run(&context, &mut source, &outbox).await {
+        Ok(outcome) => {
+            active.0 = match outcome {
+                Outcome::Finished => "finished",
+                Outcome::Drained => "drained",
+            };
+            None
+        }
+        Err(error) => {
+            active.0 = status::outcome(&error);
+            if matches!(error, SessionError::Full { .. } | SessionError::Draining) {
+                metrics().stream_refused(active.0);
+            }
+            tracing::debug!(%error, outcome = active.0, "stream ended badly");
+            Some(status::of_session(&error))
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl EmotionService for Service {
+    type StreamEmotionStream = std::pin::Pin<
+        Box<dyn Stream<Item = Result<v1::StreamEmotionResponse, Status>> + Send + 'static>,
+    >;
+
+    async fn stream_emotion(
+        &self,
+        request: Request<Streaming<v1::StreamEmotionRequest>>,
+    ) -> Result<Response<Self::StreamEmotionStream>, Status> {
+        let (outbox, inbox) = mpsc::channel(actor::OUTBOX);
+        // The last word, behind everything that was queued. Room for one, which is all there is.
+        let (last, mut status) = mpsc::channel::<Status>(1);
+        let requests = request.into_inner();
+        let context = self.context.clone();
+        self.tasks.spawn(async move {
+            let ended = serve_stream(context, requests, outbox).await;
+            if let Some(status) = ended {
+                // If the client has gone nobody hears it.
+                let _ = last.try_send(status);
+            }
+        });
+        let responses = ReceiverStream::new(inbox).map(Ok);
+        let error = async_stream_of(async move { status.recv().await });
+        Ok(Response::new(Box::pin(responses.chain(error))))
+    }
+
+    async fn analyze_audio(
+        &self,
+        request: Request<v1::AnalyzeAudioRequest>,
+    ) -> Result<Response<v1::AnalyzeAudioResponse>, Status> {
+        let request = request.into_inner();
+        let settings = analyze_request(&request, &self.context.defaults)
+            .map_err(|violations| status::invalid(&violations))?;
+        if request.content.len() > self.max_clip_bytes {
+            let problem = format!(
+                "has {} bytes, at most {} are taken; stream it instead",
+                request.content.len(),
+                self.max_clip_bytes
+            );
+            return Err(status::invalid(&[Violation { field: "content", problem }]));
+        }
+        let model = self.model(&request.model, "model")?;
+        // Clips wait here for their turn, so that they cannot starve live streams. The semaphore is
+        // never closed.
+        let _turn = self.clips.acquire().await.map_err(|_| Status::unavailable("ending"))?;
+        let hint = extension(&request.format_hint);
+        let reader = ClipReader::from_bytes(request.content, hint)
+            .map_err(|error| status::of_audio(&error, "content"))?;
+        let report = clip::analyze(model.clone(), reader, &settings, self.max_clip_length, |_| {})
+            .await
+            .map_err(|error| status::of_clip(&error))?;
+        let labels = model.manifest.labels();
+        let mut response = v1::AnalyzeAudioResponse {
+            audio: Some(render::duration(report.length.duration())),
+            channels: report
+                .channels
+                .iter()
+                .map(|summary| render::channel_summary(summary, labels))
+                .collect(),
+            model: model.manifest.name.clone(),
+            undecodable_packets: u32::try_from(report.corrupt_packets).unwrap_or(u32::MAX),
+            ..v1::AnalyzeAudioResponse::default()
+        };
+        for event in &report.events {
+            match event {
+                Event::Utterance(u) => response.utterances.push(render::utterance(u, labels)),
+                Event::Estimate(e) => response.estimates.push(render::estimate(e, labels)),
+                Event::Warning(_) => {}
+            }
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn list_models(
+        &self,
+        _request: Request<v1::ListModelsRequest>,
+    ) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let models = &self.context.models;
+        let models = models
+            .iter()
+            .map(|m| render::model(&m.manifest, models.is_default(&m.manifest.name)))
+            .collect();
+        Ok(Response::new(v1::ListModelsResponse { models }))
+    }
+
+    async fn get_model(
+        &self,
+        request: Request<v1::GetModelRequest>,
+    ) -> Result<Response<v1::GetModelResponse>, Status> {
+        let name = request.into_inner().name;
+        let model = self.model(&name, "name")?;
+        let is_default = self.context.models.is_default(&model.manifest.name);
+        let model = Some(render::model(&model.manifest, is_default));
+        Ok(Response::new(v1::GetModelResponse { model }))
+    }
+}
+
+/// A stream of the one status that the future may give.
+fn async_stream_of(
+    last: impl Future<Output = Option<Status>> + Send + 'static,
+) -> impl Stream<Item = Result<v1::StreamEmotionResponse, Status>> + Send {
+    let once = Box::pin(last);
+    tokio_stream::once(once).then(|last| last).filter_map(|status| status.map(Err))
+}
+
+/// The extension in a hint such as "wav", ".wav", "speech.wav" or "audio/wav".
+fn extension(hint: &str) -> Option<&str> {
+    let extension = hint.rsplit(['.', '/']).next().unwrap_or_default();
+    (!extension.is_empty()).then_some(extension)
+}

@@ -1,0 +1,165 @@
+//! Every error of a session or a clip, as `google.rpc.Status`: one match, no wildcard.
+//!
+//! Codes: INVALID_ARGUMENT for configuration and format, FAILED_PRECONDITION for the wrong order,
+//! ALREADY_EXISTS for a name that is taken, NOT_FOUND for a model, RESOURCE_EXHAUSTED for limits and
+//! capacity, OUT_OF_RANGE for a stream that is too long, DEADLINE_EXCEEDED for time-outs, DATA_LOSS for
+//! audio that cannot be decoded, UNAVAILABLE while draining, INTERNAL for our own faults.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::audio::{AudioError, ErrorKind};
+use crate::model::EngineError;
+use crate::session::clip::ClipError;
+use crate::session::{AnalysisError, SessionError};
+use crate::wire::parse::Violation;
+
+/// The domain of our reasons in `ErrorInfo`.
+const DOMAIN: &str = "undertone";
+/// When a client may try again on a server that is full: streams end every few seconds there.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(2);
+
+fn status(code: Code, message: String, reason: &str, change: impl FnOnce(&mut ErrorDetails)) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    change(&mut details);
+    Status::with_error_details(code, message, details)
+}
+
+fn plain(code: Code, message: String, reason: &str) -> Status {
+    status(code, message, reason, |_| {})
+}
+
+fn field(code: Code, message: String, reason: &str, name: &str) -> Status {
+    let description = message.clone();
+    status(code, message, reason, |details| {
+        details.add_bad_request_violation(name, description);
+    })
+}
+
+/// Violations as one INVALID_ARGUMENT that names every field.
+pub fn invalid(violations: &[Violation]) -> Status {
+    let message = violations
+        .iter()
+        .map(|violation| format!("{} {}", violation.field, violation.problem))
+        .collect::<Vec<_>>()
+        .join("; ");
+    status(Code::InvalidArgument, message, "INVALID_REQUEST", |details| {
+        for violation in violations {
+            details.add_bad_request_violation(violation.field, &violation.problem);
+        }
+    })
+}
+
+/// A session's error, for its client.
+pub fn of_session(error: &SessionError) -> Status {
+    let text = error.to_string();
+    match error {
+        SessionError::Invalid(violations) => invalid(violations),
+        SessionError::ConfigMissing { .. } => {
+            field(Code::FailedPrecondition, text, "CONFIG_MISSING", "config")
+        }
+        SessionError::ConfigTwice => {
+            field(Code::FailedPrecondition, text, "CONFIG_TWICE", "config")
+        }
+        SessionError::NoModel { .. } => no_model(error, "config.model"),
+        SessionError::IdTaken(_) => {
+            field(Code::AlreadyExists, text, "SESSION_ID_TAKEN", "config.session_id")
+        }
+        SessionError::Full { .. } => {
+            status(Code::ResourceExhausted, text, "SERVER_FULL", |details| {
+                details.set_retry_info(Some(RETRY_WHEN_FULL));
+            })
+        }
+        SessionError::Draining => status(Code::Unavailable, text, "DRAINING", |details| {
+            details.set_retry_info(Some(Duration::ZERO));
+        }),
+        SessionError::ChunkTooLarge { .. } => {
+            field(Code::ResourceExhausted, text, "CHUNK_TOO_LARGE", "audio.data")
+        }
+        SessionError::TooLong { .. } => plain(Code::OutOfRange, text, "STREAM_TOO_LONG"),
+        SessionError::TooFast { retry, .. } => {
+            let retry = *retry;
+            status(Code::ResourceExhausted, text, "AUDIO_TOO_FAST", move |details| {
+                details.set_retry_info(Some(retry));
+            })
+        }
+        SessionError::Idle { .. } => plain(Code::DeadlineExceeded, text, "IDLE_TIMEOUT"),
+        SessionError::Unread { .. } => plain(Code::DeadlineExceeded, text, "RESPONSES_UNREAD"),
+        SessionError::Vanished => plain(Code::Cancelled, text, "CLIENT_GONE"),
+        SessionError::Transport(_) => {
+            plain(Code::InvalidArgument, text, "MESSAGE_REFUSED")
+        }
+        SessionError::Analysis(error) => of_analysis(error, "audio.data"),
+    }
+}
+
+/// A model that there is not; `name` is the field that asks for it.
+pub fn no_model(error: &SessionError, name: &str) -> Status {
+    field(Code::NotFound, error.to_string(), "MODEL_NOT_FOUND", name)
+}
+
+/// A clip's error, for its client.
+pub fn of_clip(error: &ClipError) -> Status {
+    match error {
+        ClipError::TooLong { .. } => {
+            field(Code::OutOfRange, error.to_string(), "CLIP_TOO_LONG", "content")
+        }
+        ClipError::Analysis(error) => of_analysis(error, "content"),
+    }
+}
+
+fn of_analysis(error: &AnalysisError, name: &str) -> Status {
+    match error {
+        AnalysisError::Audio(error) => of_audio(error, name),
+        AnalysisError::Engine(error) => of_engine(error),
+    }
+}
+
+/// Audio that cannot be used; `name` is the field it came in.
+pub fn of_audio(error: &AudioError, name: &str) -> Status {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Format => field(Code::InvalidArgument, text, "AUDIO_FORMAT", name),
+        ErrorKind::Data => field(Code::DataLoss, text, "AUDIO_UNDECODABLE", name),
+        ErrorKind::Order => field(Code::FailedPrecondition, text, "AUDIO_AFTER_END", name),
+        ErrorKind::Io => field(Code::DataLoss, text, "AUDIO_UNREADABLE", name),
+        ErrorKind::Internal => plain(Code::Internal, text, "AUDIO_INTERNAL"),
+    }
+}
+
+fn of_engine(error: &EngineError) -> Status {
+    let text = error.to_string();
+    match error {
+        EngineError::Failed { .. } => status(Code::Unavailable, text, "ENGINE_FAILED", |details| {
+            // The process ends and is started again, or another replica answers.
+            details.set_retry_info(Some(Duration::from_secs(1)));
+        }),
+        EngineError::NotFinite { .. } => plain(Code::Internal, text, "MODEL_OUTPUT"),
+    }
+}
+
+/// The label of a session's end in the metrics.
+pub fn outcome(error: &SessionError) -> &'static str {
+    match error {
+        SessionError::Invalid(_)
+        | SessionError::ConfigMissing { .. }
+        | SessionError::ConfigTwice
+        | SessionError::NoModel { .. }
+        | SessionError::IdTaken(_)
+        | SessionError::Transport(_) => "invalid",
+        SessionError::Full { .. } => "full",
+        SessionError::Draining => "draining",
+        SessionError::ChunkTooLarge { .. }
+        | SessionError::TooLong { .. }
+        | SessionError::TooFast { .. } => "limit",
+        SessionError::Idle { .. } => "idle",
+        SessionError::Unread { .. } => "unread",
+        SessionError::Vanished => "vanished",
+        SessionError::Analysis(AnalysisError::Audio(_)) => "bad_audio",
+        SessionError::Analysis(AnalysisError::Engine(_)) => "engine",
+    }
+}

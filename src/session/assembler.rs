@@ -1,0 +1,148 @@
+//! Model inputs out of hops: whole steps for a streaming model, windows for the others.
+//!
+//! In: an utterance's vectors one by one (MFCCs, or the hop's samples for a waveform model), each with
+//! whether it has voice. Out: a [`Row`] when the model is to run. A step without any voice is not run:
+//! pauses cost nothing, and training leaves out the same steps.
+
+use std::collections::VecDeque;
+
+use crate::model::{Input, Row};
+use crate::units::STEP_HOPS;
+
+/// One utterance's way into the model.
+#[derive(Debug, Clone)]
+pub(crate) struct Assembler {
+    input: Input,
+    state_len: usize,
+    /// The row, unless it is on its way through the engine.
+    row: Option<Row>,
+    /// Vectors in the step or since the last window.
+    vectors: usize,
+    voiced: bool,
+    /// The window's values, for window kinds.
+    window: VecDeque<f32>,
+}
+
+impl Assembler {
+    /// For a model with that input and that many state values.
+    pub(crate) fn new(input: Input, state_len: usize) -> Self {
+        Self { input, state_len, row: None, vectors: 0, voiced: false, window: VecDeque::new() }
+    }
+
+    /// Starts an utterance: no state, nothing heard. Buffers are kept.
+    pub(crate) fn begin(&mut self) {
+        let row = self.row.get_or_insert_default();
+        row.input.clear();
+        row.state.clear();
+        row.state.resize(self.state_len, 0.0);
+        self.vectors = 0;
+        self.voiced = false;
+        self.window.clear();
+    }
+
+    /// Takes the next vector. Returns true when the model is to run: call [`Self::request`] then.
+    pub(crate) fn feed(&mut self, vector: &[f32], voiced: bool) -> bool {
+        let Some(row) = &mut self.row else {
+            return false;
+        };
+        self.vectors += 1;
+        self.voiced |= voiced;
+        let due = match self.input {
+            Input::Step { .. } => {
+                row.input.extend_from_slice(vector);
+                self.vectors == STEP_HOPS
+            }
+            Input::MfccWindow { stride_hops, .. } | Input::WaveformWindow { stride_hops, .. } => {
+                self.window.extend(vector);
+                let excess = self.window.len().saturating_sub(self.input.len());
+                self.window.drain(..excess);
+                self.vectors == stride_hops
+            }
+        };
+        if !due {
+            return false;
+        }
+        let run = self.voiced;
+        self.vectors = 0;
+        self.voiced = false;
+        if !run {
+            row.input.clear();
+        }
+        run
+    }
+
+    /// Vectors that a step lacks: 0 when it has just been run or nothing voiced stands in it.
+    pub(crate) fn lacking(&self) -> usize {
+        match self.input {
+            Input::Step { .. } if self.voiced => STEP_HOPS - self.vectors,
+            Input::MfccWindow { stride_hops, .. } | Input::WaveformWindow { stride_hops, .. }
+                if self.voiced =>
+            {
+                stride_hops - self.vectors
+            }
+            _ => 0,
+        }
+    }
+
+    /// The row to run. It must come back by [`Self::take_back`].
+    pub(crate) fn request(&mut self) -> Option<Row> {
+        let mut row = self.row.take()?;
+        if !matches!(self.input, Input::Step { .. }) {
+            row.input.clear();
+            row.input.extend(&self.window);
+            row.input.resize(self.input.len(), 0.0);
+        }
+        Some(row)
+    }
+
+    /// Takes the row back, with the next state in it.
+    pub(crate) fn take_back(&mut self, mut row: Row) {
+        row.input.clear();
+        self.row = Some(row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_sixteen_vectors_and_silent_steps_are_left_out() {
+        let mut assembler = Assembler::new(Input::Step { coefficients: 2 }, 3);
+        assembler.begin();
+        let mut runs = Vec::new();
+        for i in 0..64 {
+            let voiced = !(16..32).contains(&i) && i != 63;
+            if assembler.feed(&[i as f32, 0.0], voiced) {
+                let row = assembler.request().unwrap();
+                assert_eq!(row.input.len(), 32);
+                assert_eq!(row.state, [0.0; 3]);
+                runs.push(row.input[0] as usize);
+                assembler.take_back(row);
+            }
+        }
+        assert_eq!(runs, [0, 32, 48]);
+        assert_eq!(assembler.lacking(), 0);
+        assert!(!assembler.feed(&[0.0, 0.0], true));
+        assert_eq!(assembler.lacking(), 15);
+    }
+
+    #[test]
+    fn a_window_slides_and_is_padded_with_zeros_behind() {
+        let input = Input::MfccWindow { hops: 4, coefficients: 1, stride_hops: 3 };
+        let mut assembler = Assembler::new(input, 0);
+        assembler.begin();
+        let mut windows = Vec::new();
+        for i in 1..=9 {
+            if assembler.feed(&[i as f32], true) {
+                let row = assembler.request().unwrap();
+                windows.push(row.input.clone());
+                assembler.take_back(row);
+            }
+        }
+        assert_eq!(
+            windows,
+            [[1.0, 2.0, 3.0, 0.0], [3.0, 4.0, 5.0, 6.0], [6.0, 7.0, 8.0, 9.0]].map(Vec::from)
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! Live sessions: one actor per stream.
+//!
+//! In: a stream of requests from wherever (gRPC, a test). Out: responses, in the order of the audio. The
+//! only module that knows every stage: it parses, takes audio in, listens, asks the engine, and renders.
+//!
+//! Always:
+//! 1. A session ends in exactly one of the ways of [`Outcome`]; its entry in the [`Registry`] goes with
+//!    it, whoever drops it.
+//! 2. Two queues, both bounded: the engine's, and the [`actor::OUTBOX`] towards the client. A client
+//!    that does not read is not read from either.
+//! 3. What a client is told depends on its audio, marks and turns only; not on chunk sizes, load or
+//!    other clients. (Probabilities agree within 1e-5: see [`crate::model::engine`].)
+
+pub mod actor;
+pub mod analysis;
+mod assembler;
+pub mod clip;
+mod history;
+pub mod listener;
+pub mod registry;
+
+pub use actor::{Context, Limits, Outcome, SessionError, Source, SourceError};
+pub use analysis::{Analysis, AnalysisError, Listening};
+pub use listener::Listener;
+pub use registry::Registry;

@@ -1,0 +1,156 @@
+//! Every metric, span and label name, and how they leave the process.
+//!
+//! Metrics are OpenTelemetry's: kept in the process, read by Prometheus from the HTTP port, and pushed
+//! over OTLP when an endpoint is configured. Logs and spans are `tracing`'s; spans go out over OTLP with
+//! the metrics. Labels are bounded: the model's name, a stage, a reason; never a session or a client.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
+
+/// Seconds: 0.1 ms to 10 s, the range between one engine run and a stream that has stalled.
+const SECONDS: [f64; 16] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+/// Rows of a batch.
+const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// The instruments. Names carry their unit the way Prometheus shows them.
+#[derive(Debug)]
+pub struct Metrics {
+    active_streams: UpDownCounter<i64>,
+    streams: Counter<u64>,
+    refused: Counter<u64>,
+    audio_seconds: Counter<f64>,
+    chunks: Counter<u64>,
+    estimates: Counter<u64>,
+    abstentions: Counter<u64>,
+    utterances: Counter<u64>,
+    warnings: Counter<u64>,
+    chunk_seconds: Histogram<f64>,
+    batch_rows: Histogram<u64>,
+    engine_wait: Histogram<f64>,
+    engine_run: Histogram<f64>,
+    model_info: Gauge<u64>,
+}
+
+impl Metrics {
+    fn new(meter: &Meter) -> Self {
+        let seconds = |name: &'static str, what: &'static str| {
+            meter
+                .f64_histogram(name)
+                .with_unit("s")
+                .with_description(what)
+                .with_boundaries(SECONDS.to_vec())
+                .build()
+        };
+        let count = |name: &'static str, what: &'static str| {
+            meter.u64_counter(name).with_description(what).build()
+        };
+        Self {
+            active_streams: meter
+                .i64_up_down_counter("undertone.streams.active")
+                .with_description("Streams that are open now")
+                .build(),
+            streams: count("undertone.streams", "Streams ended, by outcome"),
+            refused: count("undertone.streams.refused", "Streams refused, by reason"),
+            audio_seconds: meter
+                .f64_counter("undertone.audio")
+                .with_unit("s")
+                .with_description("Audio analysed, per stream (not per channel)")
+                .build(),
+            chunks: count("undertone.chunks", "Chunks received"),
+            estimates: count("undertone.estimates", "Estimates sent"),
+            abstentions: count("undertone.abstentions", "Estimates that abstain, by reason"),
+            utterances: count("undertone.utterances", "Utterances ended"),
+            warnings: count("undertone.warnings", "Warnings sent, by reason"),
+            chunk_seconds: seconds(
+                "undertone.chunk.duration",
+                "From a chunk's arrival in the session to its last event being queued for the client",
+            ),
+            batch_rows: meter
+                .u64_histogram("undertone.engine.batch")
+                .with_description("Rows per engine run")
+                .with_boundaries(ROWS.to_vec())
+                .build(),
+            engine_wait: seconds("undertone.engine.wait", "From a request to the start of its run"),
+            engine_run: seconds("undertone.engine.run", "One engine run"),
+            model_info: meter
+                .u64_gauge("undertone.model")
+                .with_description("1 for each loaded model")
+                .build(),
+        }
+    }
+
+    /// An engine run of `rows` rows took `run`.
+    pub fn engine_batch(&self, model: &str, rows: usize, run: Duration) {
+        let model = [KeyValue::new("model", model.to_owned())];
+        self.batch_rows.record(rows as u64, &model);
+        self.engine_run.record(run.as_secs_f64(), &model);
+    }
+
+    /// A request waited `wait` for its run.
+    pub fn engine_wait(&self, model: &str, wait: Duration) {
+        self.engine_wait.record(wait.as_secs_f64(), &[KeyValue::new("model", model.to_owned())]);
+    }
+
+    /// A model was loaded.
+    pub fn model_loaded(&self, model: &str, version: &str) {
+        let labels = [
+            KeyValue::new("model", model.to_owned()),
+            KeyValue::new("version", version.to_owned()),
+        ];
+        self.model_info.record(1, &labels);
+    }
+
+    /// A stream opened.
+    pub fn stream_opened(&self) {
+        self.active_streams.add(1, &[]);
+    }
+
+    /// A stream ended with `outcome`, such as "finished" or "vanished".
+    pub fn stream_ended(&self, outcome: &'static str) {
+        self.active_streams.add(-1, &[]);
+        self.streams.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// A stream was refused.
+    pub fn stream_refused(&self, reason: &'static str) {
+        self.refused.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A chunk of `seconds` of audio was analysed in `took`.
+    pub fn chunk(&self, seconds: f64, took: Duration) {
+        self.chunks.add(1, &[]);
+        self.audio_seconds.add(seconds, &[]);
+        self.chunk_seconds.record(took.as_secs_f64(), &[]);
+    }
+
+    /// An estimate was sent; `abstains` is the reason if it abstains.
+    pub fn estimate(&self, abstains: Option<&'static str>) {
+        self.estimates.add(1, &[]);
+        if let Some(reason) = abstains {
+            self.abstentions.add(1, &[KeyValue::new("reason", reason)]);
+        }
+    }
+
+    /// An utterance ended.
+    pub fn utterance(&self) {
+        self.utterances.add(1, &[]);
+    }
+
+    /// A warning was sent.
+    pub fn warning(&self, reason: &'static str) {
+        self.warnings.add(1, &[KeyValue::new("reason", reason)]);
+    }
+}
+
+/// The process's instruments, on the global meter: install the providers first, see
+/// [`crate::server::observe`].
+pub fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(|| Metrics::new(&opentelemetry::global::meter("undertone")))
+}

@@ -1,0 +1,24 @@
+//! The protocol: generated code, parsing (theirs to ours) and rendering (ours to theirs).
+//!
+//! In: messages that anybody may have written. Out: settings that can be run, or every violation with
+//! its field's path. Nothing behind this module sees a message that was not checked.
+
+pub mod event;
+pub mod parse;
+pub mod render;
+
+/// Generated from `proto/undertone/v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::indexing_slicing,
+    reason = "generated; the proto carries the documentation"
+)]
+pub mod v1 {
+    tonic::include_proto!("undertone.v1");
+}
+
+/// The compiled `proto/`, for server reflection.
+pub const DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/undertone.v1.descriptors"));

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+
+from undertone_training import augment, learn, metrics, splits
+from undertone_training.labels import ABSENT, CORPORA, LABELS
+from undertone_training.model import Shape
+
+MILD = augment.Strength(warp=0.0, level_db=0.5, onset_db=0.0, channel=0.05)
+TINY = Shape(units=16, hidden=16, dropout=0.1)
+SMALL = learn.Recipe(epochs=5, clips_per_epoch=512, batch=32, average=0.9, shape=TINY, strength=MILD)
+
+
+@pytest.fixture(scope="module")
+def taught(corpora):
+    learn.seeded(1, threads=1)
+    parts = splits.split(corpora, "fold:0", seed=1)
+    model, history = learn.train(corpora, parts, SMALL, seed=1)
+    return model, history, parts
+
+
+def test_it_learns_what_can_be_learnt(corpora, taught):
+    model, history, parts = taught
+    heard = learn.hear(model, corpora, parts.test)
+    table = learn.assess(corpora, heard, temperature=1.0)
+    assert table["crema-d"]["closed"]["ua"] > 0.7
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_the_same_seed_gives_the_same_weights(corpora, taught):
+    model, _, parts = taught
+    again, _ = learn.train(corpora, parts, SMALL, seed=1)
+    for name, weights in model.state_dict().items():
+        assert torch.equal(weights, again.state_dict()[name]), name
+
+
+def test_normalisation_is_of_the_training_clips(corpora, taught):
+    model, _, parts = taught
+    hops = np.concatenate([corpora.clip(clip) for clip in parts.train])
+    np.testing.assert_allclose(model.mean.numpy(), hops.mean(0), rtol=1e-3, atol=1e-3)
+
+
+def test_each_clip_is_heard_by_itself(corpora, taught):
+    model, _, parts = taught
+    clips = parts.test[:30]
+    together = {one.clip: one.logits for one in learn.hear(model, corpora, clips)}
+    for clip in clips[:5]:
+        alone = learn.hear(model, corpora, np.array([clip]))[0].logits
+        np.testing.assert_allclose(alone, together[int(clip)], atol=1e-5)
+
+
+def test_a_label_that_a_corpus_lacks_is_not_pushed_down_when_masked():
+    logits = torch.zeros(1, 2, len(LABELS), requires_grad=True)
+    crema = torch.tensor([CORPORA.index("crema-d")])
+    for penalty, pushed in ((1e4, False), (0.0, True)):
+        logits.grad = None
+        absent = learn.penalty_table(penalty)[crema]
+        learn.utterance_loss(logits, torch.tensor([2]), absent, torch.tensor([2]), learn.Recipe()).backward()
+        for label in ABSENT["crema-d"]:
+            assert (logits.grad[..., LABELS.index(label)].abs().max() > 1e-6) == pushed
+
+
+def test_penalties_fall_on_absent_labels_alone():
+    table = learn.penalty_table(2.0)
+    for row, corpus in enumerate(CORPORA):
+        assert {LABELS[i] for i in torch.nonzero(table[row]).flatten().tolist()} == set(ABSENT[corpus])
+
+
+def test_step_weights_sum_to_one_and_leave_padding_alone():
+    recipe = learn.Recipe(end_share=0.5, first_step=1)
+    weights = learn.step_weights(torch.tensor([1, 2, 4]), 4, recipe)
+    expected = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1 / 6, 1 / 6, 1 / 6 + 0.5]]
+    np.testing.assert_allclose(weights.numpy(), expected, atol=1e-6)
+
+
+def test_padding_does_not_reach_the_loss():
+    torch.manual_seed(0)
+    logits, target, absent = torch.randn(2, 4, 8), torch.tensor([0, 3]), torch.zeros(2, 8)
+    steps, recipe = torch.tensor([2, 4]), learn.Recipe()
+    before = learn.utterance_loss(logits, target, absent, steps, recipe)
+    logits[0, 2:] += 50.0
+    assert learn.utterance_loss(logits, target, absent, steps, recipe) == before
+
+
+def test_draws_are_balanced_as_the_recipe_says(corpora):
+    draw = learn.Draw(corpora, np.arange(len(corpora)), SMALL)
+    sizes = np.bincount(corpora.corpus, minlength=len(CORPORA)).astype(float)
+    share = np.bincount(corpora.corpus, weights=draw.weight, minlength=len(CORPORA))
+    np.testing.assert_allclose(share, sizes**0.7 / (sizes**0.7).sum(), rtol=1e-6)
+
+
+def test_early_figures_end_in_the_figure_of_the_whole(corpora, taught):
+    model, _, parts = taught
+    heard = learn.hear(model, corpora, parts.test)
+    table = learn.assess(corpora, heard, temperature=1.3)
+    for corpus in ("crema-d", "ravdess", "savee"):
+        # Invented clips are shorter than 3 s and one utterance each.
+        assert table[corpus]["after"]["3.0"] == pytest.approx(table[corpus]["open"]["ua"])
+    clips = np.array([one.clip for one in heard])
+    logits = np.stack([one.logits for one in heard])
+    assert table["pooled"]["open"]["nll"] == pytest.approx(metrics.nll(corpora.emotion[clips], logits / 1.3))

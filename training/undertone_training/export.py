@@ -1,0 +1,168 @@
+"""The trained network as an ONNX graph, and the proof that it is the same network.
+
+The graph is written node by node rather than traced: it is small, the ONNX `LSTM` operator is what the runtime does
+best, and what stands in the file is then known. Operator set 18; runs on ONNX Runtime 1.24 and later.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from .data import COEFFICIENTS, STEP_HOPS, STEP_SECONDS
+from .labels import LABELS
+from .model import StreamingLstm
+
+OPSET = 18
+# Of the file format, not of the operators; 9 is what opset 18's contemporaries read.
+IR_VERSION = 9
+
+
+class Graph:
+    """Collects nodes and constants."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, values: np.ndarray) -> str:
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def add(self, operator: str, inputs: list[str], *outputs: str, **attributes) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, list(outputs), name=outputs[0], **attributes))
+        return outputs[0]
+
+
+def gates_for_onnx(weights: torch.Tensor) -> np.ndarray:
+    """PyTorch orders an LSTM's gates input, forget, cell, output; ONNX input, output, forget, cell."""
+    i, f, c, o = weights.detach().numpy().reshape(4, -1, *weights.shape[1:])
+    return np.concatenate([i, o, f, c]).astype(np.float32)
+
+
+def build(model: StreamingLstm) -> onnx.ModelProto:
+    shape, graph = model.shape, Graph()
+    add, values = graph.add, lambda tensor: tensor.detach().numpy().astype(np.float32)
+    first = graph.constant("axis_0", np.array([0], np.int64))
+    second = graph.constant("axis_1", np.array([1], np.int64))
+
+    add("Sub", ["mfcc", graph.constant("feature_mean", values(model.mean))], "centred")
+    add("Mul", ["centred", graph.constant("feature_scale", values(model.scale))], "normalised")
+    stacked = np.array([0, shape.ticks, shape.stacked_hops * COEFFICIENTS], np.int64)
+    add("Reshape", ["normalised", graph.constant("stacked_shape", stacked)], "stacked")
+    add("Transpose", ["stacked"], "ticks", perm=[1, 0, 2])
+    sizes = graph.constant("state_sizes", np.array(shape.state_sizes, np.int64))
+    add("Split", ["state", sizes], "h1", "c1", "h2", "c2", "total", "largest", "gates", axis=1)
+
+    def lstm(number: int, layer: torch.nn.LSTM, x: str) -> str:
+        weights = graph.constant(f"lstm{number}_w", gates_for_onnx(layer.weight_ih_l0)[None])
+        recurrence = graph.constant(f"lstm{number}_r", gates_for_onnx(layer.weight_hh_l0)[None])
+        biases = [gates_for_onnx(layer.bias_ih_l0), gates_for_onnx(layer.bias_hh_l0)]
+        bias = graph.constant(f"lstm{number}_b", np.concatenate(biases)[None])
+        states = [add("Unsqueeze", [f"{kind}{number}", first], f"initial_{kind}{number}") for kind in "hc"]
+        outputs = [f"all{number}", f"last_h{number}", f"last_c{number}"]
+        add("LSTM", [x, weights, recurrence, bias, "", *states], *outputs, hidden_size=shape.units)
+        for kind in "hc":
+            add("Squeeze", [f"last_{kind}{number}", first], f"next_{kind}{number}")
+        return add("Squeeze", [f"all{number}", second], f"y{number}")
+
+    y = lstm(2, model.lstm2, lstm(1, model.lstm1, "ticks"))
+
+    # The state is linear in the gated sums, so the mean over an utterance needs no memory of its parts.
+    add("MatMul", [y, graph.constant("gate_w", values(model.gate.weight.T))], "gate_product")
+    add("Add", ["gate_product", graph.constant("gate_b", values(model.gate.bias))], "gate_score")
+    add("Sigmoid", ["gate_score"], "gate")
+    add("Mul", ["gate", y], "gated")
+    add("ReduceSum", ["gated", first], "step_total", keepdims=0)
+    add("Add", ["total", "step_total"], "next_total")
+    add("ReduceSum", ["gate", first], "step_gates", keepdims=0)
+    add("Add", ["gates", "step_gates"], "next_gates")
+    add("ReduceMax", [y, first], "step_largest", keepdims=0)
+    add("Max", ["largest", "step_largest"], "next_largest")
+    add("Add", ["next_gates", graph.constant("epsilon", np.float32([model.EPSILON]))], "weight")
+    add("Div", ["next_total", "weight"], "gated_mean")
+    add("Concat", ["gated_mean", "next_largest"], "pooled", axis=1)
+
+    def linear(name: str, layer: torch.nn.Linear, x: str, result: str) -> str:
+        weights = [graph.constant(f"{name}_w", values(layer.weight)), graph.constant(f"{name}_b", values(layer.bias))]
+        return add("Gemm", [x, *weights], result, transB=1)
+
+    add("Relu", [linear("hidden", model.hidden, "pooled", "hidden_sum")], "hidden")
+    linear("output", model.output, "hidden", "logits")
+    carried = ["next_h1", "next_c1", "next_h2", "next_c2", "next_total", "next_largest", "next_gates"]
+    add("Concat", carried, "next_state", axis=1)
+
+    tensor = lambda name, *dimensions: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *dimensions])
+    made = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "undertone-streaming-lstm",
+            [tensor("mfcc", STEP_HOPS, COEFFICIENTS), tensor("state", shape.state_size)],
+            [tensor("logits", len(LABELS)), tensor("next_state", shape.state_size)],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="undertone-training",
+    )
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def session(model: bytes | Path) -> onnxruntime.InferenceSession:
+    """One thread, as the service runs it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def stream(running: onnxruntime.InferenceSession, mfcc: np.ndarray) -> np.ndarray:
+    """Logits after each step [batch, steps, 8] of `mfcc` [batch, 16 * steps, 40], fed step by step."""
+    size = running.get_inputs()[1].shape[1]
+    state, heard = np.zeros((len(mfcc), size), np.float32), []
+    for start in range(0, mfcc.shape[1], STEP_HOPS):
+        step = np.ascontiguousarray(mfcc[:, start : start + STEP_HOPS])
+        logits, state = running.run(["logits", "next_state"], {"mfcc": step, "state": state})
+        heard.append(logits)
+    return np.stack(heard, axis=1)
+
+
+@torch.no_grad()
+def disparity(model: StreamingLstm, made: onnx.ModelProto, seed: int = 0) -> float:
+    """Largest difference of any logit between whole PyTorch, streamed PyTorch and streamed ONNX Runtime."""
+    model.eval()
+    deviation = 1.0 / model.scale
+    noise = torch.randn(5, 12 * STEP_HOPS, COEFFICIENTS, generator=torch.Generator().manual_seed(seed))
+    mfcc = model.mean + noise * deviation
+    whole = model(mfcc)
+    state, stepped = torch.zeros(len(mfcc), model.shape.state_size), []
+    for start in range(0, mfcc.shape[1], STEP_HOPS):
+        logits, state = model.step(mfcc[:, start : start + STEP_HOPS], state)
+        stepped.append(logits)
+    other = torch.from_numpy(stream(session(made.SerializeToString()), mfcc.numpy()))
+    return float(torch.maximum((whole - torch.stack(stepped, 1)).abs().max(), (whole - other).abs().max()))
+
+
+def cost_ms(path: Path, batch: int, seconds: float = 0.5, rounds: int = 9) -> float:
+    """CPU milliseconds per audio second and stream, median of `rounds`, each at least `seconds` of CPU time."""
+    running = session(path)
+    rng = np.random.default_rng(0)
+    mfcc = rng.standard_normal((batch, STEP_HOPS, COEFFICIENTS)).astype(np.float32)
+    state = np.zeros((batch, running.get_inputs()[1].shape[1]), np.float32)
+    feed = {"mfcc": mfcc, "state": state}
+    measured = []
+    for _ in range(rounds):
+        began, runs = time.process_time(), 0
+        while time.process_time() - began < seconds / rounds:
+            for _ in range(10):
+                running.run(None, feed)
+            runs += 10
+        measured.append((time.process_time() - began) / runs)
+    return float(np.median(measured)) * 1000.0 / batch / STEP_SECONDS

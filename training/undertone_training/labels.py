@@ -1,0 +1,18 @@
+"""The emotions, in the order of the model's output, and what each corpus has of them."""
+
+LABELS = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
+
+CORPORA = ("crema-d", "ravdess", "savee", "tess")
+
+# Only RAVDESS distinguishes calm from neutral, and CREMA-D has no surprise.
+ABSENT = {
+    "crema-d": ("calm", "surprise"),
+    "ravdess": (),
+    "savee": ("calm",),
+    "tess": ("calm",),
+}
+
+
+def present(corpus: str) -> list[int]:
+    """Indices of the labels that `corpus` has."""
+    return [i for i, label in enumerate(LABELS) if label not in ABSENT[corpus]]

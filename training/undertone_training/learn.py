@@ -1,0 +1,256 @@
+"""One training run: a split and a recipe in, weights and predictions out.
+
+The learning rate follows one cycle down to nothing and the weights are averaged as they move, so the last epoch is
+the one that counts: no epoch is picked by its score. Validation speakers only give the temperature, and the curve
+from which a recipe's number of epochs was chosen.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from . import augment, data, metrics
+from .data import Corpora, Item
+from .labels import ABSENT, CORPORA, LABELS, present
+from .model import Shape, StreamingLstm
+from .splits import Split
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a run depends on besides its data, its split and its seed."""
+
+    epochs: int = 20
+    clips_per_epoch: int = 8192
+    batch: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    average: float = 0.995
+    label_smoothing: float = 0.1
+    # A corpus of n clips is drawn from in proportion to n to this power: TESS is two voices in 2,800 clips.
+    corpus_exponent: float = 0.7
+    # Subtracted from the logits of labels that a clip's corpus does not have, before the loss. 0 pushes them down
+    # as any wrong label; a large value leaves them out of the competition altogether.
+    absent_penalty: float = 2.0
+    # Share of the loss that lies on the end of an utterance; the rest is spread over all steps from `first_step`.
+    end_share: float = 0.6
+    first_step: int = 3
+    longest_hops: int = 208
+    shape: Shape = Shape()
+    strength: augment.Strength = field(default_factory=augment.Strength)
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass
+class Heard:
+    """What the model said of one clip."""
+
+    clip: int
+    logits: np.ndarray  # [8], of the whole clip
+    course: np.ndarray  # [steps, 8], after each step of its first utterance
+
+
+def seeded(seed: int, threads: int, device: str = "cpu") -> None:
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    # CUDA has no deterministic cumulative sum, so there only the CPU's promise can be kept.
+    torch.use_deterministic_algorithms(device == "cpu")
+
+
+def train(
+    corpora: Corpora,
+    split: Split,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device = torch.device("cpu"),
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[StreamingLstm, list[dict]]:
+    """The averaged model after the last epoch, and one row of figures per epoch."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    mean, deviation = data.statistics(corpora, split.train)
+    model = StreamingLstm(recipe.shape)
+    model.normalise_by(torch.from_numpy(mean), torch.from_numpy(deviation))
+    model.to(device)
+    averaged = copy.deepcopy(model).eval()
+    vary = augment.Augmenter(recipe.strength, mean, deviation)
+    choices = Draw(corpora, split.train, recipe)
+    batches = -(-recipe.clips_per_epoch // recipe.batch)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=recipe.epochs * batches, pct_start=0.2
+    )
+    penalties = penalty_table(recipe.absent_penalty).to(device)
+    history = []
+    for epoch in range(recipe.epochs):
+        began, losses = time.monotonic(), []
+        model.train()
+        for number, (clips, mfcc, steps) in enumerate(choices.batches(vary, rng)):
+            logits = model(torch.from_numpy(mfcc).to(device))
+            target = torch.from_numpy(corpora.emotion[clips]).to(device)
+            absent = penalties[torch.from_numpy(corpora.corpus[clips]).to(device)]
+            loss = utterance_loss(logits, target, absent, torch.from_numpy(steps).to(device), recipe)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            # The average starts short, or the random first weights would stay in it for epochs.
+            follow(averaged, model, min(recipe.average, 1.0 - 1.0 / (10 + epoch * batches + number)))
+            losses.append(loss.item())
+        row = {"epoch": epoch + 1, "loss": float(np.mean(losses))}
+        if len(split.validation):
+            row |= brief(corpora, hear(averaged, corpora, split.validation, device))
+        row["seconds"] = round(time.monotonic() - began, 1)
+        history.append(row)
+        report("  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+    return averaged.cpu(), history
+
+
+class Draw:
+    """Draws an epoch's clips, corpora and labels balanced, and batches them by length."""
+
+    SORTED_BATCHES = 16
+
+    def __init__(self, corpora: Corpora, clips: np.ndarray, recipe: Recipe):
+        self.corpora, self.recipe = corpora, recipe
+        self.clips = clips
+        self.items: dict[int, list[Item]] = {}
+        for item in data.training_items(corpora, clips):
+            self.items.setdefault(item.clip, []).append(item)
+        corpus, emotion = corpora.corpus[clips], corpora.emotion[clips]
+        weight = np.zeros(len(clips))
+        for index in np.unique(corpus):
+            inside = corpus == index
+            per_label = np.bincount(emotion[inside], minlength=len(LABELS))
+            # Labels of a corpus are balanced half-way (square root), corpora by the recipe's exponent.
+            weight[inside] = per_label[emotion[inside]] ** -0.5
+            weight[inside] *= inside.sum() ** recipe.corpus_exponent / weight[inside].sum()
+        self.weight = weight / weight.sum()
+
+    def batches(
+        self, vary: augment.Augmenter, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Clip indices, padded features and step counts of each batch of one epoch."""
+        size, recipe = self.recipe.batch, self.recipe
+        drawn = rng.choice(self.clips, recipe.clips_per_epoch, p=self.weight)
+        for start in range(0, len(drawn), size * self.SORTED_BATCHES):
+            part = drawn[start : start + size * self.SORTED_BATCHES]
+            chosen = [self.items[clip][rng.integers(len(self.items[clip]))] for clip in part]
+            pieces = [vary(self.corpora.piece(item), rng, recipe.longest_hops) for item in chosen]
+            # Alike in length, so that little of a batch is padding; in random order, so that length teaches nothing.
+            order = np.argsort([len(piece) for piece in pieces], kind="stable")
+            groups = [order[at : at + size] for at in range(0, len(order), size)]
+            for group in rng.permutation(len(groups)):
+                rows = groups[group]
+                yield part[rows], *data.pad([pieces[row] for row in rows])
+
+
+def penalty_table(penalty: float) -> Tensor:
+    """What to subtract from each logit, [corpora, 8]."""
+    table = torch.zeros(len(CORPORA), len(LABELS))
+    for row, corpus in enumerate(CORPORA):
+        for label in ABSENT[corpus]:
+            table[row, LABELS.index(label)] = penalty
+    return table
+
+
+def utterance_loss(logits: Tensor, target: Tensor, absent: Tensor, steps: Tensor, recipe: Recipe) -> Tensor:
+    """Cross-entropy with smoothed labels over all steps of each utterance, [batch, steps, 8] -> scalar.
+
+    Smoothing spreads over the labels that the clip's corpus has: a label that it lacks is no near miss.
+    """
+    log_probability = functional.log_softmax(logits - absent[:, None], dim=2)
+    allowed = (absent == 0).float()
+    smooth = recipe.label_smoothing * allowed / allowed.sum(1, keepdim=True)
+    wanted = smooth + (1.0 - recipe.label_smoothing) * functional.one_hot(target, logits.shape[2])
+    per_step = -(log_probability * wanted[:, None]).sum(2)
+    return (per_step * step_weights(steps, logits.shape[1], recipe)).sum(1).mean()
+
+
+def step_weights(steps: Tensor, longest: int, recipe: Recipe) -> Tensor:
+    """How much each step counts in its utterance's loss, [batch, longest], rows sum to 1, none in the padding."""
+    at = torch.arange(longest, device=steps.device)[None]
+    last = (at == steps[:, None] - 1).float()
+    # An utterance shorter than `first_step` has its last step only.
+    first = (steps[:, None] - 1).clamp(max=recipe.first_step)
+    along = ((at >= first) & (at < steps[:, None])).float()
+    return recipe.end_share * last + (1.0 - recipe.end_share) * along / along.sum(1, keepdim=True)
+
+
+def follow(averaged: StreamingLstm, model: StreamingLstm, keep: float) -> None:
+    with torch.no_grad():
+        for mine, other in zip(averaged.parameters(), model.parameters()):
+            mine.lerp_(other, 1.0 - keep)
+
+
+@torch.no_grad()
+def hear(
+    model: StreamingLstm, corpora: Corpora, clips: np.ndarray, device: torch.device = torch.device("cpu")
+) -> list[Heard]:
+    """The model's word on each of `clips`, utterance by utterance as the service hears them.
+
+    A clip of several utterances gets the mean of their log-probabilities, weighted by length.
+    """
+    model.eval()
+    of_clip = data.utterances(corpora, clips)
+    items = sorted((item for found in of_clip for item in found), key=lambda item: item.end - item.start)
+    course: dict[Item, np.ndarray] = {}
+    for start in range(0, len(items), 128):
+        together = items[start : start + 128]
+        mfcc, steps = data.pad([corpora.piece(item) for item in together])
+        logits = model(torch.from_numpy(mfcc).to(device)).cpu().numpy()
+        course |= {item: logits[row, : steps[row]] for row, item in enumerate(together)}
+    heard = []
+    for clip, found in zip(clips, of_clip):
+        ends = np.stack([course[item][-1] for item in found]).astype(np.float64)
+        length = np.array([len(course[item]) for item in found])
+        whole = np.average(np.log(metrics.softmax(ends)), axis=0, weights=length)
+        heard.append(Heard(int(clip), whole, course[found[0]].astype(np.float64)))
+    return heard
+
+
+def brief(corpora: Corpora, heard: list[Heard]) -> dict[str, float]:
+    """Validation figures for the progress line: UA per corpus and the overall loss."""
+    clips = np.array([one.clip for one in heard])
+    logits = np.stack([one.logits for one in heard])
+    row = {"val_nll": metrics.nll(corpora.emotion[clips], logits)}
+    for index in np.unique(corpora.corpus[clips]):
+        inside = corpora.corpus[clips] == index
+        row[f"val_{CORPORA[index]}"] = metrics.figures(corpora.emotion[clips][inside], logits[inside])["ua"]
+    return row
+
+
+def assess(corpora: Corpora, heard: list[Heard], temperature: float) -> dict[str, dict]:
+    """Figures per corpus and pooled. `open` lets the model choose among all eight labels, as in service;
+    `closed` among those that the clip's corpus has; `after` is the open UA after so many seconds."""
+    clips = np.array([one.clip for one in heard])
+    logits = np.stack([one.logits for one in heard]) / temperature
+    truth, corpus = corpora.emotion[clips], corpora.corpus[clips]
+    table = {}
+    for index in np.unique(corpus):
+        inside = corpus == index
+        course = [one.course / temperature for one, take in zip(heard, inside) if take]
+        after = {}
+        for seconds in (0.5, 1.0, 2.0, 3.0):
+            step = round(seconds / data.STEP_SECONDS)
+            early = np.stack([steps[min(step, len(steps)) - 1] for steps in course])
+            after[str(seconds)] = metrics.figures(truth[inside], early)["ua"]
+        table[CORPORA[index]] = {
+            "open": metrics.figures(truth[inside], logits[inside]),
+            "closed": metrics.figures(truth[inside], metrics.restricted(logits[inside], present(CORPORA[index]))),
+            "after": after,
+            "confusion": metrics.confusion(truth[inside], logits[inside].argmax(1), len(LABELS)).tolist(),
+        }
+    table["pooled"] = {"open": metrics.figures(truth, logits)}
+    return table

@@ -1,0 +1,64 @@
+"""Who is trained on, validated on and tested on.
+
+`fold:K` tests on the speakers of fold K. Of the other folds' speakers one in eight per corpus is set apart for
+validation; a corpus with fewer than four speakers left gives none, since training could not spare one.
+`random` is the original project's split, 80 / 20 by clip, speakers on both sides: for comparison only.
+`all` trains on everything and has nothing to test on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .data import Corpora
+
+FOLDS = 5
+VALIDATION_SHARE = 8
+FEWEST_SPEAKERS = 4
+
+
+@dataclass
+class Split:
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split(corpora: Corpora, name: str, seed: int) -> Split:
+    """Clip indices of the split called `name`; the same seed gives the same split."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    everything = np.arange(len(corpora))
+    nothing = everything[:0]
+    if name == "all":
+        return Split(everything, nothing, nothing)
+    if name == "random":
+        return random_split(corpora, rng)
+    kind, _, fold = name.partition(":")
+    if kind != "fold" or fold not in {str(index) for index in range(FOLDS)}:
+        raise ValueError(f"no such split: {name!r}; there are fold:0 to fold:{FOLDS - 1}, random and all")
+    test = corpora.fold == int(fold)
+    held = np.isin(corpora.speaker, validation_speakers(corpora, ~test, rng))
+    return Split(everything[~test & ~held], everything[~test & held], everything[test])
+
+
+def validation_speakers(corpora: Corpora, among: np.ndarray, rng: np.random.Generator) -> list[str]:
+    chosen: list[str] = []
+    for corpus in np.unique(corpora.corpus):
+        speakers = np.unique(corpora.speaker[among & (corpora.corpus == corpus)])
+        if len(speakers) >= FEWEST_SPEAKERS:
+            count = max(1, len(speakers) // VALIDATION_SHARE)
+            chosen += rng.choice(speakers, count, replace=False).tolist()
+    return chosen
+
+
+def random_split(corpora: Corpora, rng: np.random.Generator) -> Split:
+    """80 % training, of which a tenth validates, 20 % test; by corpus and emotion, so that shares are kept."""
+    part = np.empty(len(corpora), int)
+    for corpus in np.unique(corpora.corpus):
+        for emotion in np.unique(corpora.emotion):
+            clips = rng.permutation(np.flatnonzero((corpora.corpus == corpus) & (corpora.emotion == emotion)))
+            place = (np.arange(len(clips)) + rng.random()) / max(len(clips), 1)
+            part[clips] = np.where(place < 0.72, 0, np.where(place < 0.80, 1, 2))
+    return Split(*(np.flatnonzero(part == index) for index in range(3)))
