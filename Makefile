@@ -49,11 +49,36 @@ doc: ## The API documentation, warnings as errors.
 
 .venv-training/ready: training/requirements.txt
 	$(PYTHON) -m venv .venv-training || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
-	.venv-training/bin/python -m pip install --disable-pip-version-check --quiet --requirement $<
+	.venv-training/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-compile --requirement $<
 	touch $@
 
 test-training: setup .venv-training/ready ## Run training's tests (fetches PyTorch: gigabytes).
 	.venv-training/bin/python -m pytest -q -p no:cacheprovider training/tests
+
+# How long each target runs, and where cargo-fuzz is installed and found inputs are kept.
+FUZZ_SECONDS ?= 60
+FUZZ_HOME ?= fuzz
+CARGO_FUZZ = $(FUZZ_HOME)/bin/cargo-fuzz
+FUZZ_RUN = PATH="$(abspath $(FUZZ_HOME))/bin:$$PATH" $(CARGO) fuzz run --sanitizer none -D
+
+fuzz: setup $(CARGO_FUZZ) ## Run every fuzz target for FUZZ_SECONDS (installs cargo-fuzz).
+	@command -v c++ >/dev/null || { echo "A C++ compiler is missing: apt-get install g++" >&2; exit 1; }
+	mkdir -p $(FUZZ_HOME)/corpus/container_decode $(FUZZ_HOME)/corpus/audio_decode $(FUZZ_HOME)/corpus/session
+	for file in tests/data/tone_* tests/data/*.mkv; do \
+		{ printf '\000'; cat "$$file"; } > $(FUZZ_HOME)/corpus/container_decode/$$(basename "$$file"); \
+	done
+	$(FUZZ_RUN) audio_decode $(FUZZ_HOME)/corpus/audio_decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
+	$(FUZZ_RUN) container_decode $(FUZZ_HOME)/corpus/container_decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=40000 -rss_limit_mb=2048
+	$(FUZZ_RUN) session $(FUZZ_HOME)/corpus/session -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
+
+$(CARGO_FUZZ):
+	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(FUZZ_HOME)
+
+# What the runs need to know of the corpora's place.
+model: setup .venv-training/ready ## Extract features, train, measure and export the default model (about an hour on 2 cores).
+	@test -n "$(UNDERTONE_CORPORA)" || { echo "set UNDERTONE_CORPORA to the folder with the corpora" >&2; exit 1; }
+	$(CARGO) run --release --bin undertone -- features "$(UNDERTONE_CORPORA)" --out training/data
+	.venv-training/bin/python training/train.py --features training/data/features.npz --out models/undertone-four
 
 clean: ## Remove what was built and fetched.
 	rm -rf target fuzz/target .onnxruntime .venv-test .venv-training

@@ -1,6 +1,8 @@
 //! Compiles `proto/` with protox (no protoc needed) into `OUT_DIR`, and keeps the file descriptor set
 //! for server reflection.
 
+#![allow(clippy::disallowed_methods, reason = "cargo talks to build scripts by environment")]
+
 use std::path::PathBuf;
 
 use prost::Message as _;

@@ -116,15 +116,15 @@ settings! {
     http_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)), "UNDERTONE_HTTP_ADDRESS";
     /// Path of ONNX Runtime's shared library, if it is not where `make setup` puts it [default: found]
     ort_dylib_path: PathBuf = PathBuf::new(), "ORT_DYLIB_PATH";
-    /// Streams open at once at most; further ones are refused with RESOURCE_EXHAUSTED.
+    /// Streams open at once at most; further ones are refused with `RESOURCE_EXHAUSTED`.
     max_streams: u32 = 4096, "UNDERTONE_MAX_STREAMS";
     /// Largest audio chunk, in bytes.
     max_chunk_bytes: u32 = 1 << 20, "UNDERTONE_MAX_CHUNK_BYTES";
-    /// Largest AnalyzeAudio request, in bytes.
+    /// Largest `AnalyzeAudio` request, in bytes.
     max_clip_bytes: u32 = 32 << 20, "UNDERTONE_MAX_CLIP_BYTES";
-    /// Longest clip that AnalyzeAudio takes, by its audio.
+    /// Longest clip that `AnalyzeAudio` takes, by its audio.
     max_clip_length: Span = secs(3600), "UNDERTONE_MAX_CLIP_LENGTH";
-    /// Clips that AnalyzeAudio works on at once; further ones wait.
+    /// Clips that `AnalyzeAudio` works on at once; further ones wait.
     max_clips: u32 = 2, "UNDERTONE_MAX_CLIPS";
     /// Longest stream, by its audio.
     max_stream_length: Span = secs(4 * 3600), "UNDERTONE_MAX_STREAM_LENGTH";
@@ -136,7 +136,7 @@ settings! {
     max_realtime_factor: f32 = 20.0, "UNDERTONE_MAX_REALTIME_FACTOR";
     /// Audio that a stream may send at any speed.
     realtime_burst: Span = secs(300), "UNDERTONE_REALTIME_BURST";
-    /// Silence after which a NO_SPEECH warning is sent, and again after each further such stretch.
+    /// Silence after which a `NO_SPEECH` warning is sent, and again after each further such stretch.
     no_speech_warning: Span = secs(30), "UNDERTONE_NO_SPEECH_WARNING";
     /// Time from SIGTERM to the end of the process at most.
     drain_deadline: Span = secs(10), "UNDERTONE_DRAIN_DEADLINE";
@@ -174,7 +174,7 @@ settings! {
     log: String = "info".to_owned(), "UNDERTONE_LOG";
     /// How logs look: text or json.
     log_format: LogFormat = LogFormat::Text, "UNDERTONE_LOG_FORMAT";
-    /// OTLP endpoint (gRPC) for traces and metrics, such as http://localhost:4317 [default: none]
+    /// OTLP endpoint (gRPC) for traces and metrics, such as <http://localhost:4317> [default: none]
     otlp_endpoint: String = String::new(), "UNDERTONE_OTLP_ENDPOINT";
 }
 
@@ -329,7 +329,7 @@ impl Settings {
     }
 }
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 #[cfg(test)]
 mod tests {

@@ -123,7 +123,9 @@ impl Scores {
     /// The softmax of `logits` over `labels`, computed about the largest logit so that it cannot
     /// overflow. `None` if a logit is not finite, or the two slices are empty or of unequal length.
     pub fn from_logits(labels: &[Emotion], logits: &[f32]) -> Option<Self> {
-        if labels.is_empty() || labels.len() != logits.len() || logits.iter().any(|l| !l.is_finite())
+        if labels.is_empty()
+            || labels.len() != logits.len()
+            || logits.iter().any(|l| !l.is_finite())
         {
             return None;
         }

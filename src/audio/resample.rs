@@ -5,7 +5,7 @@
 //!   8, 12, 24, 32, 44.1, 48, 96 kHz and many more. Cheapest in time; all lanes share its tables.
 //! - **sinc** (`rubato::Async`, a table of filters, linear interpolation between neighbours) at all
 //!   other rates, for example 11,025, 12,345 or 22,050 Hz, where blocks that fit both rates are too
-//!   long for a live stream. About four times the CPU time, at less delay; each lane has its own table.
+//!   long for a live stream. Three to eight times the CPU time, at less delay; each lane has its own table.
 //!
 //! Both use the same filter: a sinc under a Blackman window (side lobes -75 dB), about 6 ms long, in
 //! the middle of the transition at 7.5 kHz (or that part of the lower Nyquist frequency). It is flat to

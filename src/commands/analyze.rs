@@ -19,7 +19,7 @@ use crate::audio::ClipReader;
 use crate::config::Source;
 use crate::model::Model;
 use crate::session::clip::{self, ClipReport};
-use crate::tracking::Affect;
+use crate::tracking::{Abstain, Affect};
 use crate::units::{HOP_SAMPLES, SamplePos};
 use crate::wire::event::Event;
 use crate::wire::parse::{ClipSettings, default_analysis};
@@ -39,10 +39,8 @@ enum Format {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Files: wav, flac, ogg (Vorbis), mp3, m4a (AAC, ALAC), aiff, mkv. \
-                  Exit code 1 if a file could not be analysed; the others are."
-)]
+#[command(after_help = "Files: wav, flac, ogg (Vorbis), mp3, m4a (AAC, ALAC), aiff, mkv. \
+                  Exit code 1 if a file could not be analysed; the others are.")]
 pub(super) struct Args {
     /// Audio files, or folders to look for them in.
     #[arg(required = true)]
@@ -120,7 +118,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 && let Some(path) = files.next()
             {
                 let (model, clip) = (model.clone(), clip.clone());
-                running.push_back(tokio::spawn(async move { (analyze(model, &path, &clip).await, path) }));
+                running.push_back(tokio::spawn(async move {
+                    (analyze(model, &path, &clip).await, path)
+                }));
             }
             let Some(next) = running.pop_front() else {
                 break;
@@ -150,7 +150,8 @@ fn progress_bar(files: usize, format: Format) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} files, {eta} left");
-    ProgressBar::new(files as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::new(files as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// The files named, and those in the folders named, in order; how many paths there were nothing at.
@@ -224,7 +225,7 @@ fn row(path: &Path, model: &Model, report: &ClipReport) -> Row {
                     speech: seconds(u.speech_hops),
                     emotion,
                     confidence,
-                    abstains: u.judgement.abstains.map(|reason| reason.name()),
+                    abstains: u.judgement.abstains.map(Abstain::name),
                 })
             }
             Event::Estimate(_) | Event::Warning(_) => None,
@@ -276,4 +277,3 @@ fn print(row: &Row, format: Format) -> std::io::Result<()> {
         row.note.as_ref().map_or_else(String::new, |note| format!("  ({note})")),
     )
 }
-

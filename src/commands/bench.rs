@@ -156,12 +156,11 @@ fn load_audio(args: &Args) -> anyhow::Result<LoopedAudio> {
         Encoding::Mulaw | Encoding::Alaw => 8_000,
         Encoding::Linear16 | Encoding::Float32 => 16_000,
     };
-    match &args.audio {
-        Some(path) => LoopedAudio::file(path, args.encoding, args.chunk_ms),
-        None => {
-            let rate = args.rate.unwrap_or(default_rate);
-            LoopedAudio::built_in(args.encoding, rate, args.chunk_ms)
-        }
+    if let Some(path) = &args.audio {
+        LoopedAudio::file(path, args.encoding, args.chunk_ms)
+    } else {
+        let rate = args.rate.unwrap_or(default_rate);
+        LoopedAudio::built_in(args.encoding, rate, args.chunk_ms)
     }
 }
 
@@ -238,7 +237,8 @@ async fn measure(args: &Args, connections: u32, audio: LoopedAudio) -> anyhow::R
     bar.finish_and_clear();
     warn_if_busy(args, took, cpu);
 
-    let mut latencies: Vec<f32> = seen.iter().flat_map(|seen| &seen.latencies_ms).copied().collect();
+    let mut latencies: Vec<f32> =
+        seen.iter().flat_map(|seen| &seen.latencies_ms).copied().collect();
     let heard: f64 = seen.iter().map(|seen| seen.audio.as_secs_f64()).sum();
     let speech: f64 = seen.iter().map(|seen| seen.speech.as_secs_f64()).sum();
     let chunks = stage.chunks.load(Relaxed);
@@ -249,7 +249,10 @@ async fn measure(args: &Args, connections: u32, audio: LoopedAudio) -> anyhow::R
         connections,
         chunk_ms: args.chunk_ms,
         interval_ms: u64::try_from(args.interval.0.as_millis()).unwrap_or(u64::MAX),
-        encoding: args.encoding.to_possible_value().map_or_else(String::new, |v| v.get_name().into()),
+        encoding: args
+            .encoding
+            .to_possible_value()
+            .map_or_else(String::new, |v| v.get_name().into()),
         rate_hz: stage.audio.format().sample_rate_hz,
         seconds: took.as_secs_f64(),
         audio_seconds,
@@ -280,11 +283,7 @@ async fn connect(args: &Args, connections: u32) -> anyhow::Result<Vec<Client>> {
 
 /// Lets every stream start at its own phase. The golden ratio's multiples, taken modulo 1, are spread
 /// evenly for every number of streams.
-fn start(
-    args: &Args,
-    clients: &[Client],
-    stage: &Arc<Stage>,
-) -> JoinSet<Result<Seen, Failure>> {
+fn start(args: &Args, clients: &[Client], stage: &Arc<Stage>) -> JoinSet<Result<Seen, Failure>> {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     let began = Instant::now();
     let interval = args.interval.0;
@@ -317,10 +316,9 @@ impl Phases<'_> {
         let from = self.bar.position();
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let (live, failed) =
-                (self.stage.live.load(Relaxed), self.stage.failed.load(Relaxed));
+            let (live, failed) = (self.stage.live.load(Relaxed), self.stage.failed.load(Relaxed));
             let estimates = self.stage.estimates.load(Relaxed);
-            self.bar.set_position(from + (duration - left).as_millis() as u64);
+            self.bar.set_position(from + duration.checked_sub(left).unwrap().as_millis() as u64);
             self.bar.set_message(format!(
                 "{name}: {live} streams, {estimates} estimates, {failed} errors"
             ));

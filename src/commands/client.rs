@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_stream::Stream;
-use tonic::transport::{Channel, Endpoint};
 pub(super) use tonic::transport::Uri;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -86,7 +86,9 @@ impl From<Status> for Failure {
         let details = status.get_error_details();
         let fields = details
             .bad_request()
-            .map(|bad| bad.field_violations.iter().map(|v| (v.field.clone(), v.description.clone())))
+            .map(|bad| {
+                bad.field_violations.iter().map(|v| (v.field.clone(), v.description.clone()))
+            })
             .into_iter()
             .flatten()
             .collect();
@@ -143,11 +145,10 @@ fn code_name(code: Code) -> &'static str {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn parse_target(text: &str) -> Result<Uri, String> {
-    let with_scheme =
-        if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let uri: Uri = with_scheme
-        .parse()
-        .map_err(|error: <Uri as FromStr>::Err| format!("{error}; examples: localhost:50051, http://10.0.0.7:50051"))?;
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let uri: Uri = with_scheme.parse().map_err(|error: <Uri as FromStr>::Err| {
+        format!("{error}; examples: localhost:50051, http://10.0.0.7:50051")
+    })?;
     if uri.scheme_str() != Some("http") {
         return Err("only http:// is spoken; put TLS in front of it".to_owned());
     }
@@ -156,7 +157,9 @@ pub(super) fn parse_target(text: &str) -> Result<Uri, String> {
         return Err("names no host; example: localhost:50051".to_owned());
     }
     let port = uri.port_u16().unwrap_or(DEFAULT_PORT);
-    format!("http://{host}:{port}").parse().map_err(|error: <Uri as FromStr>::Err| error.to_string())
+    format!("http://{host}:{port}")
+        .parse()
+        .map_err(|error: <Uri as FromStr>::Err| error.to_string())
 }
 
 /// One HTTP/2 connection. A clone shares it.

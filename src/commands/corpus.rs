@@ -18,7 +18,7 @@ pub(super) enum Command {
     /// Find the clips of RAVDESS, TESS, SAVEE and CREMA-D in a folder and count them.
     ///
     /// Reads a manifest.csv if the folder has one, else the publishers' layouts: Actor_01/03-01-….wav,
-    /// OAF_angry/OAF_back_angry.wav, ALL/DC_a01.wav or DC/a01.wav, AudioWAV/1001_DFA_ANG_XX.wav.
+    /// `OAF_angry/OAF_back_angry.wav`, `ALL/DC_a01.wav` or DC/a01.wav, `AudioWAV/1001_DFA_ANG_XX.wav`.
     Scan {
         /// The folder.
         folder: PathBuf,
@@ -82,8 +82,11 @@ pub(super) fn features(args: &FeaturesArgs) -> anyhow::Result<ExitCode> {
         done.steps,
         args.out.join("features.npz").display()
     );
-    if let Some(first) = done.silent.first() {
-        println!("{} clips have no utterance and were left out, such as {first}", done.silent.len());
+    if let Some(first) = done.unheard.first() {
+        let count = done.unheard.len();
+        println!(
+            "in {count} clips the service finds no utterance; they are whole, such as {first}"
+        );
     }
     for (clip, error) in &done.failed {
         eprintln!("undertone: {clip}: {error}");

@@ -130,8 +130,7 @@ impl Args {
         if self.input.as_os_str() != "-" {
             return Source::file(&self.input, self.chunk_ms);
         }
-        let shape =
-            Shape { encoding: self.encoding, rate_hz: self.rate, channels: self.channels };
+        let shape = Shape { encoding: self.encoding, rate_hz: self.rate, channels: self.channels };
         Source::pipe(shape, self.chunk_ms)
     }
 
@@ -141,10 +140,8 @@ impl Args {
             Role::Agent => v1::ChannelRole::Agent.into(),
             Role::Ignored => v1::ChannelRole::Ignored.into(),
         });
-        let mode = match self.separate_channels {
-            true => v1::ChannelMode::Separate,
-            false => v1::ChannelMode::Mix,
-        };
+        let mode =
+            if self.separate_channels { v1::ChannelMode::Separate } else { v1::ChannelMode::Mix };
         v1::StreamConfig {
             session_id: self.session_id.clone().unwrap_or_default(),
             audio: Some(v1::AudioFormat {
@@ -189,7 +186,8 @@ async fn stream(args: Args) -> anyhow::Result<ExitCode> {
     let responses = client.stream(ReceiverStream::new(queue)).await?;
     let stop = CancellationToken::new();
     let sent = Arc::new(AtomicU64::new(0));
-    let sender = Sender { source, requests, speed: args.speed, stop: stop.clone(), sent: sent.clone() };
+    let sender =
+        Sender { source, requests, speed: args.speed, stop: stop.clone(), sent: sent.clone() };
     let listening = Listening {
         output: Output::new(args.format, args.several_channels(shape))?,
         responses,

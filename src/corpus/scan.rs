@@ -55,7 +55,9 @@ pub fn scan(folder: &Path) -> Result<Scan, ScanError> {
     for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
         let entry = entry?;
         let path = entry.path();
-        let part = |part: Option<&std::ffi::OsStr>| part.and_then(|p| p.to_str()).unwrap_or_default().to_owned();
+        let part = |part: Option<&std::ffi::OsStr>| {
+            part.and_then(|p| p.to_str()).unwrap_or_default().to_owned()
+        };
         let extension = part(path.extension()).to_ascii_lowercase();
         if !entry.file_type().is_file() || !EXTENSIONS.contains(&extension.as_str()) {
             continue;

@@ -150,8 +150,7 @@ mod tests {
         }
         let bands = Arch::new().dispatch(Apply(&bank, &power));
         for (band, &value) in bands.iter().enumerate() {
-            let exact: f64 =
-                (0..BINS).map(|bin| weight(band, bin) * f64::from(power[bin])).sum();
+            let exact: f64 = (0..BINS).map(|bin| weight(band, bin) * f64::from(power[bin])).sum();
             let error = (f64::from(value) - exact).abs();
             assert!(error <= 1e-6 * exact, "band {band}: {value}, exactly {exact}");
         }

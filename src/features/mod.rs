@@ -29,10 +29,8 @@
 //!
 //! The transform is single precision: its noise lies some 160 dB below a frame's strongest line, so
 //! that a band at the -80 dB floor is right to about 1e-3 dB, and weaker ones are never looked at.
-//! The kernels are plain loops over arrays of fixed size, written so that the compiler vectorises
-//! them, and are compiled for AVX2 and FMA as well as for the baseline; [`pulp`] chooses at run time.
-
-pub mod voice;
+//! The kernels are loops over arrays of fixed size, compiled for AVX2 and FMA as well as for the
+//! baseline; [`pulp`] chooses at run time.
 
 #![allow(
     clippy::inline_always,
@@ -44,6 +42,7 @@ mod decibel;
 mod mel;
 mod reference;
 mod spectrum;
+pub mod voice;
 
 use crate::units::HOP_SAMPLES;
 use cosine::CosineTransform;
@@ -209,11 +208,7 @@ impl Frame {
 impl FeatureStream {
     /// A stream that has heard nothing.
     pub fn new() -> Self {
-        Self {
-            past: [[0.0; HOP_SAMPLES]; PAST_HOPS],
-            hops: 0,
-            reference: CausalReference::new(),
-        }
+        Self { past: [[0.0; HOP_SAMPLES]; PAST_HOPS], hops: 0, reference: CausalReference::new() }
     }
 
     /// Takes the next hop and gives the frame that it completes: none for the first three hops, one

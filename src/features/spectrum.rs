@@ -61,9 +61,7 @@ impl Spectrum {
         let hann = |n: usize| (0.25 * (1.0 - (step * n as f64).cos())) as f32;
         let angle = |i: usize| step * (i + 1) as f64;
         Self {
-            window: std::array::from_fn(|hop| {
-                std::array::from_fn(|n| hann(hop * HOP_SAMPLES + n))
-            }),
+            window: std::array::from_fn(|hop| std::array::from_fn(|n| hann(hop * HOP_SAMPLES + n))),
             fft: FftPlanner::new().plan_fft_forward(PACKED),
             twiddle_re: std::array::from_fn(|i| angle(i).cos() as f32),
             twiddle_im: std::array::from_fn(|i| -angle(i).sin() as f32),
@@ -195,10 +193,8 @@ mod tests {
 
     #[test]
     fn edges_and_middle_of_the_spectrum_are_in_place() {
-        let alternating: Vec<f32> =
-            (0..FRAME_SAMPLES).map(|n| [1.0, -1.0][n % 2]).collect();
-        let quarter: Vec<f32> =
-            (0..FRAME_SAMPLES).map(|n| [1.0, 0.0, -1.0, 0.0][n % 4]).collect();
+        let alternating: Vec<f32> = (0..FRAME_SAMPLES).map(|n| [1.0, -1.0][n % 2]).collect();
+        let quarter: Vec<f32> = (0..FRAME_SAMPLES).map(|n| [1.0, 0.0, -1.0, 0.0][n % 4]).collect();
         for (samples, bin, power) in [
             (vec![1.0; FRAME_SAMPLES], 0, 512.0 * 512.0),
             (quarter, 256, 256.0 * 256.0),

@@ -64,8 +64,8 @@ fn a_frame_looks_at_its_1024_samples_and_no_others() {
     let mut touched = hops.clone();
     touched[20][7] += 0.25;
     for (i, (before, after)) in whole.iter().zip(frames(&front, &touched)).enumerate() {
-        let covers = (i * HOP_SAMPLES..i * HOP_SAMPLES + FRAME_SAMPLES)
-            .contains(&(20 * HOP_SAMPLES + 7));
+        let covers =
+            (i * HOP_SAMPLES..i * HOP_SAMPLES + FRAME_SAMPLES).contains(&(20 * HOP_SAMPLES + 7));
         assert_eq!(before.mel_db != after.mel_db, covers, "frame {i}");
     }
 }

@@ -259,9 +259,8 @@ impl Trackers {
     #[inline(always)]
     fn follow(&mut self, pools: &[f32; POOLS], level: f32) {
         self.smooth = zip(&self.smooth, pools, |smooth, pool| smooth + SMOOTH * (pool - smooth));
-        self.floor = zip(&self.floor, &self.smooth, |floor, smooth| {
-            smaller(floor + FLOOR_RISE_DB, smooth)
-        });
+        self.floor =
+            zip(&self.floor, &self.smooth, |floor, smooth| smaller(floor + FLOOR_RISE_DB, smooth));
         self.fast += FAST * (level - self.fast);
         self.slow += SLOW * (level - self.slow);
         self.peak = (self.peak - PEAK_FALL_DB).max(level);
@@ -414,10 +413,7 @@ fn largest<const N: usize>(values: &[f32; N]) -> f32 {
         eight = zip(&eight, chunk, larger);
     }
     let [a, b, c, d, e, f, g, h] = eight;
-    larger(
-        larger(larger(a, e), larger(c, g)),
-        larger(larger(b, f), larger(d, h)),
-    )
+    larger(larger(larger(a, e), larger(c, g)), larger(larger(b, f), larger(d, h)))
 }
 
 /// The sum of a multiple of eight numbers in one fixed order: eight running sums, then those.

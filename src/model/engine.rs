@@ -13,7 +13,7 @@
 //! 4. Rows do not touch each other, but ONNX Runtime may sum in another order in a batch of another
 //!    size: equal inputs give equal results to about 1e-6 of a probability, not to the bit.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -109,7 +109,6 @@ pub struct Engine {
     model: Arc<str>,
     requests: mpsc::Sender<Request>,
     failure: watch::Receiver<Option<EngineError>>,
-    thread: Arc<OnceLock<thread::JoinHandle<()>>>,
 }
 
 impl Engine {
@@ -135,12 +134,9 @@ impl Engine {
             inbox,
             failed,
         };
-        let handle = thread::Builder::new()
-            .name(format!("engine-{model}"))
-            .spawn(move || worker.work())?;
-        let thread = Arc::new(OnceLock::new());
-        let _ = thread.set(handle);
-        Ok(Self { model, requests, failure, thread })
+        // Nobody joins the thread: it ends with the last handle, and its death is told by `failed`.
+        thread::Builder::new().name(format!("engine-{model}")).spawn(move || worker.work())?;
+        Ok(Self { model, requests, failure })
     }
 
     /// Runs one row. The next states replace `row.state`.

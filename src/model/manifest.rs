@@ -436,7 +436,9 @@ fn parse_input(raw: &RawManifest) -> Result<Input, ManifestError> {
         ("window-waveform", &[samples]) if samples <= MAX_WINDOW_SECONDS * 16_000 => {
             Ok(Input::WaveformWindow { samples, stride_hops: stride(raw)? })
         }
-        ("streaming-mfcc", _) => Err(refuse("input.shape", "must be [\"batch\", 16, coefficients]")),
+        ("streaming-mfcc", _) => {
+            Err(refuse("input.shape", "must be [\"batch\", 16, coefficients]"))
+        }
         ("window-mfcc", _) => {
             Err(refuse("input.shape", "must be [\"batch\", hops, coefficients], at most 60 s"))
         }
@@ -469,29 +471,26 @@ fn parse_states(raw: &RawManifest, input: Input) -> Result<Vec<State>, ManifestE
 
 fn parse_output(raw: &RawManifest) -> Result<Output, ManifestError> {
     let shape = behind_batch("output.shape", &raw.output.shape)?;
-    let output = match &raw.output.dimensions {
-        Some(order) => {
-            let has = |wanted| order.iter().filter(|d| **d == wanted).count() == 1;
-            if !(has(Dimension::Arousal) && has(Dimension::Valence)) {
-                return Err(refuse("output.dimensions", "must name arousal and valence once each"));
-            }
-            Output::Dimensions(order.clone())
+    let output = if let Some(order) = &raw.output.dimensions {
+        let has = |wanted| order.iter().filter(|d| **d == wanted).count() == 1;
+        if !(has(Dimension::Arousal) && has(Dimension::Valence)) {
+            return Err(refuse("output.dimensions", "must name arousal and valence once each"));
         }
-        None => {
-            let mut labels = Vec::with_capacity(raw.labels.len());
-            for name in &raw.labels {
-                let label: Emotion =
-                    name.parse().map_err(|error| refuse("labels", format!("{error}")))?;
-                if labels.contains(&label) {
-                    return Err(refuse("labels", format!("{name} stands twice")));
-                }
-                labels.push(label);
+        Output::Dimensions(order.clone())
+    } else {
+        let mut labels = Vec::with_capacity(raw.labels.len());
+        for name in &raw.labels {
+            let label: Emotion =
+                name.parse().map_err(|error| refuse("labels", format!("{error}")))?;
+            if labels.contains(&label) {
+                return Err(refuse("labels", format!("{name} stands twice")));
             }
-            if labels.len() < 2 {
-                return Err(refuse("labels", "must name at least two emotions"));
-            }
-            Output::Logits(labels)
+            labels.push(label);
         }
+        if labels.len() < 2 {
+            return Err(refuse("labels", "must name at least two emotions"));
+        }
+        Output::Logits(labels)
     };
     if shape != [output.len()] {
         return Err(refuse("output.shape", format!("must be [\"batch\", {}]", output.len())));

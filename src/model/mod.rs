@@ -150,9 +150,8 @@ impl Model {
             return Err(ModelError::Hash { model, expected: manifest.sha256, actual });
         }
         let refused = |source| ModelError::Runtime { model: model.clone(), source };
-        let mut graph =
-            Graph::new(onnx, &manifest, settings.threads, settings.library.as_deref())
-                .map_err(refused)?;
+        let mut graph = Graph::new(onnx, &manifest, settings.threads, settings.library.as_deref())
+            .map_err(refused)?;
         warm_up(&mut graph, &manifest, settings.engine.max_batch)?;
         let shape = RowShape {
             input: manifest.input.len(),
@@ -175,10 +174,9 @@ fn warm_up(graph: &mut Graph, manifest: &Manifest, max_batch: usize) -> Result<(
             states: manifest.states.iter().map(|s| vec![0.0; rows * s.len()]).collect(),
             output: Vec::new(),
         };
-        graph.run(&mut batch).map_err(|source| ModelError::Runtime {
-            model: manifest.name.clone(),
-            source,
-        })?;
+        graph
+            .run(&mut batch)
+            .map_err(|source| ModelError::Runtime { model: manifest.name.clone(), source })?;
         let bad = batch.output.iter().chain(batch.states.iter().flatten()).find(|v| !v.is_finite());
         if bad.is_some() {
             return Err(ModelError::WarmUp {

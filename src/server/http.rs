@@ -38,9 +38,7 @@ pub(super) async fn serve(listener: TcpListener, state: State, closing: Cancella
 
 async fn metrics(Extract(state): Extract<State>) -> impl IntoResponse {
     match state.observer.prometheus() {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
-        }
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

@@ -1,7 +1,7 @@
 //! The service on its ports: gRPC, HTTP, health, draining.
 //!
 //! [`run`] serves until it is told to stop or an engine dies. The way down is always the same: health
-//! turns NOT_SERVING, live streams are told and finished, and what has not ended by the deadline is cut
+//! turns `NOT_SERVING`, live streams are told and finished, and what has not ended by the deadline is cut
 //! off.
 
 mod http;
@@ -67,9 +67,11 @@ impl Sockets {
     /// [`ServeError::Bind`] with the setting's name.
     pub async fn bind(settings: &Settings) -> Result<Self, ServeError> {
         let bind = async |setting, address| {
-            TcpListener::bind(address)
-                .await
-                .map_err(|source| ServeError::Bind { setting, address, source })
+            TcpListener::bind(address).await.map_err(|source| ServeError::Bind {
+                setting,
+                address,
+                source,
+            })
         };
         Ok(Self {
             grpc: bind("grpc_address", settings.grpc_address).await?,
@@ -144,7 +146,8 @@ pub async fn run(
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip);
     // Both versions: most tools in the field still ask for the older one.
     let reflection_v1 = settings.reflection.then(|| reflection().build_v1()).transpose()?;
-    let reflection_v1alpha = settings.reflection.then(|| reflection().build_v1alpha()).transpose()?;
+    let reflection_v1alpha =
+        settings.reflection.then(|| reflection().build_v1alpha()).transpose()?;
 
     let closing = CancellationToken::new();
     let grpc = Server::builder()

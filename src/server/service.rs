@@ -91,7 +91,11 @@ impl Drop for Active {
 
 type Responses = mpsc::Sender<v1::StreamEmotionResponse>;
 
-async fn serve_stream(context: Context, requests: Streaming<v1::StreamEmotionRequest>, outbox: Responses) -> Option<Status> {
+async fn serve_stream(
+    context: Context,
+    requests: Streaming<v1::StreamEmotionRequest>,
+    outbox: Responses,
+) -> Option<Status> {
     metrics().stream_opened();
     // If the task is dropped at the drain deadline, this is what it ended as.
     let mut active = Active("cut_off");

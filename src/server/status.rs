@@ -1,9 +1,9 @@
 //! Every error of a session or a clip, as `google.rpc.Status`: one match, no wildcard.
 //!
-//! Codes: INVALID_ARGUMENT for configuration and format, FAILED_PRECONDITION for the wrong order,
-//! ALREADY_EXISTS for a name that is taken, NOT_FOUND for a model, RESOURCE_EXHAUSTED for limits and
-//! capacity, OUT_OF_RANGE for a stream that is too long, DEADLINE_EXCEEDED for time-outs, DATA_LOSS for
-//! audio that cannot be decoded, UNAVAILABLE while draining, INTERNAL for our own faults.
+//! Codes: `INVALID_ARGUMENT` for configuration and format, `FAILED_PRECONDITION` for the wrong order,
+//! `ALREADY_EXISTS` for a name that is taken, `NOT_FOUND` for a model, `RESOURCE_EXHAUSTED` for limits and
+//! capacity, `OUT_OF_RANGE` for a stream that is too long, `DEADLINE_EXCEEDED` for time-outs, `DATA_LOSS` for
+//! audio that cannot be decoded, `UNAVAILABLE` while draining, `INTERNAL` for our own faults.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +22,12 @@ const DOMAIN: &str = "undertone";
 /// When a client may try again on a server that is full: streams end every few seconds there.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(2);
 
-fn status(code: Code, message: String, reason: &str, change: impl FnOnce(&mut ErrorDetails)) -> Status {
+fn status(
+    code: Code,
+    message: String,
+    reason: &str,
+    change: impl FnOnce(&mut ErrorDetails),
+) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, DOMAIN, HashMap::new());
     change(&mut details);
@@ -40,7 +45,7 @@ fn field(code: Code, message: String, reason: &str, name: &str) -> Status {
     })
 }
 
-/// Violations as one INVALID_ARGUMENT that names every field.
+/// Violations as one `INVALID_ARGUMENT` that names every field.
 pub fn invalid(violations: &[Violation]) -> Status {
     let message = violations
         .iter()
@@ -90,9 +95,7 @@ pub fn of_session(error: &SessionError) -> Status {
         SessionError::Idle { .. } => plain(Code::DeadlineExceeded, text, "IDLE_TIMEOUT"),
         SessionError::Unread { .. } => plain(Code::DeadlineExceeded, text, "RESPONSES_UNREAD"),
         SessionError::Vanished => plain(Code::Cancelled, text, "CLIENT_GONE"),
-        SessionError::Transport(_) => {
-            plain(Code::InvalidArgument, text, "MESSAGE_REFUSED")
-        }
+        SessionError::Transport(_) => plain(Code::InvalidArgument, text, "MESSAGE_REFUSED"),
         SessionError::Analysis(error) => of_analysis(error, "audio.data"),
     }
 }

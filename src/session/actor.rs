@@ -15,6 +15,7 @@ use super::registry::{Guard, Refused, Registry};
 use crate::emotion::Emotion;
 use crate::model::{Model, Models};
 use crate::telemetry::metrics;
+use crate::tracking::Abstain;
 use crate::units::{SamplePos, samples_to_duration};
 use crate::wire::event::{Event, MarkReached, Warning, WarningReason};
 use crate::wire::parse::{Defaults, StreamSettings, Violation, stream_config};
@@ -193,13 +194,12 @@ pub async fn run(
     let model = find_model(&context.models, &settings.model)?;
     let id = settings.session_id.clone().unwrap_or_else(new_session_id);
     let name = model.manifest.name.clone();
-    let guard = context
-        .registry
-        .enter(id.clone(), name.clone(), settings.labels.clone())
-        .map_err(|refused| match refused {
+    let guard = context.registry.enter(id.clone(), name.clone(), settings.labels.clone()).map_err(
+        |refused| match refused {
             Refused::Taken => SessionError::IdTaken(id.clone()),
             Refused::Full { limit } => SessionError::Full { limit },
-        })?;
+        },
+    )?;
     let analysis = Analysis::new(
         model.clone(),
         settings.format,
@@ -262,10 +262,10 @@ async fn read_config(
 }
 
 fn find_model(models: &Models, name: &str) -> Result<Arc<Model>, SessionError> {
-    models.get(name).cloned().ok_or_else(|| SessionError::NoModel {
-        name: name.to_owned(),
-        known: models.names(),
-    })
+    models
+        .get(name)
+        .cloned()
+        .ok_or_else(|| SessionError::NoModel { name: name.to_owned(), known: models.names() })
 }
 
 fn new_session_id() -> String {
@@ -472,7 +472,7 @@ impl Session<'_> {
             Event::Estimate(estimate) => {
                 self.estimates += 1;
                 self.guard.entry.estimates.store(self.estimates, Ordering::Relaxed);
-                metrics().estimate(estimate.judgement.abstains.map(|reason| reason.name()));
+                metrics().estimate(estimate.judgement.abstains.map(Abstain::name));
                 Some(Response::Estimate(render::estimate(&estimate, labels)))
             }
             Event::Utterance(utterance) => {

@@ -97,7 +97,11 @@ impl Listening {
     ///
     /// # Errors
     /// [`EngineError`].
-    pub async fn finish(&mut self, length: u64, events: &mut Vec<Event>) -> Result<(), EngineError> {
+    pub async fn finish(
+        &mut self,
+        length: u64,
+        events: &mut Vec<Event>,
+    ) -> Result<(), EngineError> {
         const SILENCE: [f32; HOP_SAMPLES] = [0.0; HOP_SAMPLES];
         for listener in &mut self.listeners {
             listener.finish(length);

@@ -134,8 +134,7 @@ impl Listener {
         if matches!(self.manifest.input, Input::WaveformWindow { .. }) {
             self.history.push().copy_from_slice(hop);
         }
-        let frame = SCRATCH
-            .with_borrow_mut(|scratch| self.features.push(&FRONT_END, scratch, hop));
+        let frame = SCRATCH.with_borrow_mut(|scratch| self.features.push(&FRONT_END, scratch, hop));
         if let Some(frame) = frame {
             self.hear_frame(&frame);
         }

@@ -12,6 +12,7 @@ pub mod render;
     missing_docs,
     unreachable_pub,
     clippy::pedantic,
+    clippy::large_enum_variant,
     clippy::indexing_slicing,
     reason = "generated; the proto carries the documentation"
 )]

@@ -157,15 +157,14 @@ pub fn stream_config(
 ) -> Result<StreamSettings, Vec<Violation>> {
     let mut check = Check::default();
     let session_id = check_session_id(&mut check, &config.session_id);
-    let audio = match &config.audio {
-        Some(audio) => audio_format(&mut check, audio),
-        None => {
-            check.refuse(
-                "config.audio",
-                "is required: encoding, sample_rate_hz and, unless mono, channel_count",
-            );
-            None
-        }
+    let audio = if let Some(audio) = &config.audio {
+        audio_format(&mut check, audio)
+    } else {
+        check.refuse(
+            "config.audio",
+            "is required: encoding, sample_rate_hz and, unless mono, channel_count",
+        );
+        None
     };
     let interval = check.duration(
         "config.estimate_interval",
@@ -263,7 +262,10 @@ fn check_session_id(check: &mut Check, id: &str) -> Option<String> {
 fn check_labels(check: &mut Check, config: &v1::StreamConfig) -> BTreeMap<String, String> {
     if config.labels.len() > MAX_LABELS {
         let count = config.labels.len();
-        check.refuse("config.labels", format!("must have at most {MAX_LABELS} entries, not {count}"));
+        check.refuse(
+            "config.labels",
+            format!("must have at most {MAX_LABELS} entries, not {count}"),
+        );
     }
     for (key, value) in &config.labels {
         if key.is_empty() || key.len() > 63 || value.len() > 255 {
@@ -288,10 +290,7 @@ fn channel_mode(check: &mut Check, field: &'static str, mode: i32) -> v1::Channe
     }
 }
 
-fn audio_format(
-    check: &mut Check,
-    audio: &v1::AudioFormat,
-) -> Option<(AudioFormat, Vec<Lane>)> {
+fn audio_format(check: &mut Check, audio: &v1::AudioFormat) -> Option<(AudioFormat, Vec<Lane>)> {
     let encoding = match v1::AudioEncoding::try_from(audio.encoding) {
         Ok(v1::AudioEncoding::Linear16) => Some(Encoding::Linear16),
         Ok(v1::AudioEncoding::Float32) => Some(Encoding::Float32),
@@ -462,11 +461,17 @@ mod tests {
             ("config.audio.channel_mode", with_audio(|a| a.channel_mode = 7)),
             ("config.session_id", v1::StreamConfig { session_id: "a b".into(), ..good() }),
             ("config.session_id", v1::StreamConfig { session_id: "x".repeat(129), ..good() }),
-            ("config.estimate_interval", v1::StreamConfig { estimate_interval: negative, ..good() }),
+            (
+                "config.estimate_interval",
+                v1::StreamConfig { estimate_interval: negative, ..good() },
+            ),
             ("config.estimate_interval", v1::StreamConfig { estimate_interval: long, ..good() }),
             ("config.min_speech", v1::StreamConfig { min_speech: long, ..good() }),
             ("config.min_confidence", v1::StreamConfig { min_confidence: Some(1.5), ..good() }),
-            ("config.min_confidence", v1::StreamConfig { min_confidence: Some(f32::NAN), ..good() }),
+            (
+                "config.min_confidence",
+                v1::StreamConfig { min_confidence: Some(f32::NAN), ..good() },
+            ),
             ("config.voice_activity.on_threshold", voice(|v| v.on_threshold = 1.0)),
             ("config.voice_activity.on_threshold", voice(|v| v.on_threshold = f32::NAN)),
             ("config.voice_activity.off_threshold", voice(|v| v.off_threshold = 0.9)),

@@ -95,7 +95,10 @@ fn the_embedded_model_is_there_and_folders_come_before_it() {
     let inputs: Vec<Input> = models.iter().map(|m| m.manifest.input).collect();
     assert_eq!(inputs[0], Input::MfccWindow { hops: 62, coefficients: 20, stride_hops: 16 });
     assert_eq!(inputs[1], Input::WaveformWindow { samples: 8_000, stride_hops: 16 });
-    assert!(matches!(models.get("tiny-dimensions").unwrap().manifest.output, Output::Dimensions(_)));
+    assert!(matches!(
+        models.get("tiny-dimensions").unwrap().manifest.output,
+        Output::Dimensions(_)
+    ));
 }
 
 #[test]
@@ -131,7 +134,11 @@ fn with_hash(manifest: &str, onnx: &[u8]) -> String {
     let lines: Vec<String> = manifest
         .lines()
         .map(|line| {
-            if line.starts_with("sha256") { format!("sha256 = \"{hash}\"") } else { line.to_owned() }
+            if line.starts_with("sha256") {
+                format!("sha256 = \"{hash}\"")
+            } else {
+                line.to_owned()
+            }
         })
         .collect();
     lines.join("\n")
@@ -256,9 +263,8 @@ fn the_default_models_probabilities_do_not_depend_on_the_batch_beyond_1e_5() {
             let mut output = Vec::new();
             for first in (0..ROWS).step_by(size) {
                 let rows = size.min(ROWS - first);
-                let part = |values: &[f32], len: usize| {
-                    values[first * len..(first + rows) * len].to_vec()
-                };
+                let part =
+                    |values: &[f32], len: usize| values[first * len..(first + rows) * len].to_vec();
                 let states_part =
                     states.iter().zip(&shape.states).map(|(all, n)| part(all, *n)).collect();
                 let mut batch = Batch {

@@ -51,7 +51,8 @@ pub(crate) fn speech(seed: u64, seconds: f64, rate_hz: u32) -> Vec<f32> {
         .map(|n| {
             let t = n as f64 / rate;
             let hiss = 3e-4 * noise.next();
-            let in_phrase = t - 0.3 - ((t - 0.3) / (PHRASE_S + PAUSE_S)).floor() * (PHRASE_S + PAUSE_S);
+            let in_phrase =
+                t - 0.3 - ((t - 0.3) / (PHRASE_S + PAUSE_S)).floor() * (PHRASE_S + PAUSE_S);
             let hz = pitch * (1.0 + 0.12 * (TAU * 0.7 * t).sin() + 0.03 * (TAU * 5.0 * t).sin());
             phase = (phase + TAU * hz / rate) % TAU;
             if t < 0.3 || in_phrase >= PHRASE_S {

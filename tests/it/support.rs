@@ -291,7 +291,6 @@ impl Answer {
     /// The session must have ended well.
     pub(crate) fn fine(self) -> Self {
         assert!(self.status.is_none(), "ended with {:?}", self.status);
-        self.started();
         self.finished();
         self
     }

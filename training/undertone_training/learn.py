@@ -28,7 +28,7 @@ from .splits import Split
 class Recipe:
     """All that a run depends on besides its data, its split and its seed."""
 
-    epochs: int = 20
+    epochs: int = 24
     clips_per_epoch: int = 8192
     batch: int = 64
     learning_rate: float = 3e-3

@@ -124,7 +124,7 @@ def babble(rng, clips, allowed, hops):
         while at < hops:
             clip = clips.power(rng.choice(allowed))
             clip = clip / np.percentile(total(clip), 90) * scale
-            a, b = max(0, at), min(hops, at + len(clip))
+            a, b = max(0, at), max(0, min(hops, at + len(clip)))
             out[a:b] += clip[a - at : b - at]
             at += len(clip)
     return out

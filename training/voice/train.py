@@ -148,7 +148,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--lanes", type=int, default=128)
     parser.add_argument("--sequences", type=int, default=3200)
     parser.add_argument("--noises", type=int, default=800)

@@ -110,11 +110,7 @@ struct Pace {
 
 impl Pace {
     fn new(plan: Plan) -> Self {
-        Self {
-            plan,
-            sent: AtomicU64::new(0),
-            moments: [const { AtomicU64::new(0) }; KEPT],
-        }
+        Self { plan, sent: AtomicU64::new(0), moments: [const { AtomicU64::new(0) }; KEPT] }
     }
 
     /// When chunk `index` is complete and due.

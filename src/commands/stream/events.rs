@@ -208,8 +208,7 @@ pub(super) fn to_text(response: &Response, several_channels: bool) -> String {
             format!("{}  mark {}", clock(duration(mark.position)), mark.name)
         }
         Response::Warning(warning) => {
-            let channel =
-                warning.channel.map(|channel| channel_prefix(channel, several_channels));
+            let channel = warning.channel.map(|channel| channel_prefix(channel, several_channels));
             let channel = channel.unwrap_or_default();
             format!("{}  {channel}warning: {}", clock(duration(warning.position)), warning.message)
         }

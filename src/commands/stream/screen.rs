@@ -79,7 +79,7 @@ fn bar(share: f32, columns: usize) -> String {
 /// A point of `value` in [-1, 1] on a line with its zero marked.
 fn slider(value: f32, columns: usize) -> String {
     let last = columns.saturating_sub(1);
-    let at = ((value.clamp(-1.0, 1.0) + 1.0) / 2.0 * last as f32).round() as usize;
+    let at = (f32::midpoint(value.clamp(-1.0, 1.0), 1.0) * last as f32).round() as usize;
     (0..columns)
         .map(|column| match column {
             _ if column == at => '●',
@@ -185,10 +185,8 @@ impl<W: Write> Screen<W> {
     }
 
     fn block(&self, width: usize) -> Vec<Line> {
-        let title = vec![
-            bold(format!(" {}", clock(self.sent))),
-            tinted(format!("  {}", self.title), GREY),
-        ];
+        let title =
+            vec![bold(format!(" {}", clock(self.sent))), tinted(format!("  {}", self.title), GREY)];
         let mut lines = vec![title];
         match self.lanes.values().next() {
             None => lines.push(vec![tinted(" no voice yet", GREY)]),
@@ -258,7 +256,8 @@ impl<W: Write> Screen<W> {
 
     /// The least that is worth seeing of one of several channels.
     fn one_line(&self, estimate: &v1::Estimate, width: usize) -> Line {
-        let mut line = vec![plain(format!(" channel {}  ", estimate.channel)), self.voice(estimate)];
+        let mut line =
+            vec![plain(format!(" channel {}  ", estimate.channel)), self.voice(estimate)];
         let affect = estimate.affect.clone().unwrap_or_default();
         let columns = width.saturating_sub(76).max(8);
         line.push(tinted(format!("  {}", bar(affect.confidence, columns)), colour(affect.top())));

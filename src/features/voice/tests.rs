@@ -15,7 +15,8 @@ fn golden(sound: &str) -> (Vec<[f32; BANDS]>, Vec<f32>) {
     let mut array = |part: &str| archive.by_name(&format!("{sound}_{part}")).unwrap().unwrap();
     let bytes: Vec<u8> = array("frames").into_vec().unwrap();
     let frames = bytes.as_chunks::<BANDS>().0.iter();
-    let frames = frames.map(|frame| frame.map(|half_db| f32::from(half_db) / 2.0 - 100.0)).collect();
+    let frames =
+        frames.map(|frame| frame.map(|half_db| f32::from(half_db) / 2.0 - 100.0)).collect();
     (frames, array("probability").into_vec().unwrap())
 }
 
