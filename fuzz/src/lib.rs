@@ -2,3 +2,4 @@
 //! `fuzz_targets/`, and the service's own tests include the same files and drive them on stable Rust.
 
 pub mod audio;
+pub mod session;

@@ -3,7 +3,18 @@
 //! | module | claims about |
 //! |---|---|
 //! | [`support`], [`signal`] | nothing: what the tests share |
+//! | [`architecture`] | the house rules |
 //! | [`models`] | loading, refusing and running models of every kind |
+//! | [`clock`] | where in time things are |
+//! | [`chunking`] | what comes out depends on the audio alone |
+//! | [`conversation`] | what a client is told, in which order |
+//! | [`clips`] | whole files |
+//! | [`limits`] | what a client may not do |
+//! | [`clients`] | clients that vanish or do not read |
+//! | [`engine`] | engines that die, servers that stop |
+//! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
+//! | [`process`], [`otlp`] | the real binary |
+//! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +23,18 @@
     reason = "a test that cannot go on must fail, here and with what it saw"
 )]
 
+mod architecture;
+mod chunking;
+mod clients;
+mod clips;
+mod clock;
+mod conversation;
+mod engine;
+mod fuzzing;
+mod limits;
 mod models;
+mod otlp;
+mod process;
+mod protocol;
 mod signal;
 mod support;

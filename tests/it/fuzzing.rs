@@ -1,0 +1,63 @@
+//! The body of the session fuzz target on stable Rust, driven by random bytes, with the stand-in model
+//! and with the real tiny ones.
+
+use prost::Message as _;
+use proptest::prelude::*;
+
+use crate::signal::{encode, speech};
+use crate::support::{PLAIN, TINY, chunks, mark, wrap};
+
+#[path = "../../fuzz/src/session.rs"]
+#[allow(unreachable_pub, reason = "public for libFuzzer's target")]
+mod session_target;
+
+use session_target::{session, session_with};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_sequence_of_messages_panics_and_every_session_ends(
+        data in prop::collection::vec(any::<u8>(), 0..1_500),
+    ) {
+        session(&data);
+    }
+
+    #[test]
+    fn no_sequence_of_messages_that_begins_well_panics(
+        config in prop::collection::vec(any::<u8>(), 24),
+        data in prop::collection::vec(any::<u8>(), 0..1_500),
+        mode in 0_u8..128,
+    ) {
+        // Made up, not decoded, with a configuration first.
+        let data: Vec<u8> = [&[mode & !1][..], &config, &data].concat();
+        session(&data);
+        if mode % 8 == 0 {
+            session_with(&data, &TINY);
+        }
+    }
+}
+
+#[test]
+fn the_target_understands_recorded_messages_and_survives_any_one_damaged_byte() {
+    let audio = encode(&speech(1, 0.8, 16_000), PLAIN.encoding);
+    let mut requests = vec![wrap(
+        undertone::wire::v1::stream_emotion_request::Message::Config(PLAIN.config()),
+    )];
+    requests.extend(chunks(&audio, 2_000).into_iter().map(wrap));
+    requests.push(wrap(mark("end")));
+    let mut data = vec![1];
+    for request in requests {
+        let bytes = request.encode_to_vec();
+        data.extend((bytes.len() as u16).to_le_bytes());
+        data.extend(bytes);
+    }
+    session(&data);
+    for at in (0..data.len()).step_by(97).chain(0..60) {
+        for bit in [0x01, 0x80] {
+            let mut damaged = data.clone();
+            damaged[at] ^= bit;
+            session(&damaged);
+        }
+    }
+}
