@@ -190,7 +190,12 @@ pub async fn run(
     source: &mut impl Source,
     outbox: &mpsc::Sender<v1::StreamEmotionResponse>,
 ) -> Result<Outcome, SessionError> {
-    let (config, settings) = read_config(context, source).await?;
+    // A client that has said nothing yet has nothing to be finished.
+    let (config, settings) = tokio::select! {
+        biased;
+        () = context.draining.cancelled() => return Err(SessionError::Draining),
+        config = read_config(context, source) => config?,
+    };
     let model = find_model(&context.models, &settings.model)?;
     let id = settings.session_id.clone().unwrap_or_else(new_session_id);
     let name = model.manifest.name.clone();

@@ -35,6 +35,8 @@ class Recipe:
     weight_decay: float = 0.02
     average: float = 0.995
     label_smoothing: float = 0.1
+    # Clips are mixed in pairs, shares drawn from Beta(mixup, mixup), and so are their losses; 0 for none.
+    mixup: float = 0.0
     # A corpus of n clips is drawn from in proportion to n to this power: TESS is two voices in 2,800 clips.
     corpus_exponent: float = 0.7
     # Subtracted from the logits of labels that a clip's corpus does not have, before the loss. 0 pushes them down
@@ -96,10 +98,17 @@ def train(
         began, losses = time.monotonic(), []
         model.train()
         for number, (clips, mfcc, steps) in enumerate(choices.batches(vary, rng)):
-            logits = model(torch.from_numpy(mfcc).to(device))
-            target = torch.from_numpy(corpora.emotion[clips]).to(device)
-            absent = penalties[torch.from_numpy(corpora.corpus[clips]).to(device)]
-            loss = utterance_loss(logits, target, absent, torch.from_numpy(steps).to(device), recipe)
+            share = float(rng.beta(recipe.mixup, recipe.mixup)) if recipe.mixup else 1.0
+            other = rng.permutation(len(clips)) if recipe.mixup else slice(None)
+            logits = model(torch.from_numpy(mixed(mfcc, other, share)).to(device))
+            loss = 0.0
+            for weight, chosen in ((share, slice(None)), (1.0 - share, other)):
+                if not weight:
+                    continue
+                target = torch.from_numpy(corpora.emotion[clips][chosen]).to(device)
+                absent = penalties[torch.from_numpy(corpora.corpus[clips][chosen]).to(device)]
+                length = torch.from_numpy(steps[chosen]).to(device)
+                loss = loss + weight * utterance_loss(logits, target, absent, length, recipe)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -115,6 +124,11 @@ def train(
         history.append(row)
         report("  ".join(f"{key} {value:.4g}" for key, value in row.items()))
     return averaged.cpu(), history
+
+
+def mixed(mfcc: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """Each clip with `1 - share` of another one of its batch, which has about its length."""
+    return mfcc if share == 1.0 else (share * mfcc + (1.0 - share) * mfcc[other]).astype(np.float32)
 
 
 class Draw:

@@ -119,22 +119,24 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def give_or_take(row: dict, scale: float = 100.0, digits: int = 1) -> str:
-    return f"{scale * row['mean']:.{digits}f} ± {scale * row['deviation']:.{digits}f}"
+def give_or_take(row: dict, folds: int, scale: float = 100.0, digits: int = 1) -> str:
+    """Mean and deviation; the mean alone where one fold has nothing to deviate from."""
+    mean = f"{scale * row['mean']:.{digits}f}"
+    return f"{mean} ± {scale * row['deviation']:.{digits}f}" if folds > 1 else mean
 
 
 def unseen_table(results: dict) -> str:
     rows = []
     for corpus, row in results["unseen_speakers"].items():
-        open_, closed = row["open"], row["closed"]
+        open_, closed, folds = row["open"], row["closed"], row["folds"]
         rows.append(
             [
                 NAMES[corpus],
-                f"{row['clips']} / {row['folds']}",
-                *(give_or_take(open_[figure]) for figure in ("ua", "wa", "macro_f1")),
-                give_or_take(open_["nll"], 1.0, 2),
-                give_or_take(open_["ece"], 1.0, 3),
-                give_or_take(closed["ua"]),
+                f"{row['clips']} / {folds}",
+                *(give_or_take(open_[figure], folds) for figure in ("ua", "wa", "macro_f1")),
+                give_or_take(open_["nll"], folds, 1.0, 2),
+                give_or_take(open_["ece"], folds, 1.0, 3),
+                give_or_take(closed["ua"], folds),
                 percent(open_["ua"]["lowest"]),
             ]
         )
