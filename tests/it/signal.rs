@@ -47,45 +47,51 @@ pub(crate) fn speech(seed: u64, seconds: f64, rate_hz: u32) -> Vec<f32> {
     let first_vowel = noise.below(VOWELS.len());
     let rate = f64::from(rate_hz);
     let mut phase = 0.0;
+    let mut gains = Vec::new();
     (0..(seconds * rate) as usize)
         .map(|n| {
             let t = n as f64 / rate;
             let hiss = 3e-4 * noise.next();
-            let in_phrase =
-                t - 0.3 - ((t - 0.3) / (PHRASE_S + PAUSE_S)).floor() * (PHRASE_S + PAUSE_S);
+            let in_phrase = (t - 0.3).rem_euclid(PHRASE_S + PAUSE_S);
             let hz = pitch * (1.0 + 0.12 * (TAU * 0.7 * t).sin() + 0.03 * (TAU * 5.0 * t).sin());
             phase = (phase + TAU * hz / rate) % TAU;
             if t < 0.3 || in_phrase >= PHRASE_S {
                 return hiss;
             }
             let syllable = in_phrase * SYLLABLES_PER_S;
-            let vowel = VOWELS[(first_vowel + syllable as usize) % VOWELS.len()];
+            if n % 64 == 0 || gains.is_empty() {
+                gains = gains_of(hz, VOWELS[(first_vowel + syllable as usize) % VOWELS.len()]);
+            }
             let envelope = 0.15 + 0.85 * (TAU / 2.0 * syllable.fract()).sin();
-            hiss + (0.5 * envelope * voice(phase, hz, vowel)) as f32
+            hiss + (0.25 * envelope * harmonics(phase, &gains)) as f32
         })
         .collect()
 }
 
-/// One sample of harmonics up to 3.6 kHz under `formants`.
-fn voice(phase: f64, hz: f64, formants: [f64; 2]) -> f64 {
+/// The strength of each harmonic of `hz` up to 3.6 kHz under `formants`; the sum of squares is 1.
+fn gains_of(hz: f64, formants: [f64; 2]) -> Vec<f64> {
+    let resonance = |f: f64, formant: f64, width: f64| 1.0 / (1.0 + ((f - formant) / width).powi(2));
+    let mut gains: Vec<f64> = (1..=(3_600.0 / hz) as usize)
+        .map(|k| {
+            let f = k as f64 * hz;
+            resonance(f, formants[0], 90.0) + resonance(f, formants[1], 140.0) + 0.3 / k as f64
+        })
+        .collect();
+    let norm = gains.iter().map(|gain| gain * gain).sum::<f64>().sqrt();
+    gains.iter_mut().for_each(|gain| *gain /= norm);
+    gains
+}
+
+/// The sum of `gains[k - 1] sin(k phase)`.
+fn harmonics(phase: f64, gains: &[f64]) -> f64 {
     // sin(k x) from the two before it: 2 cos(x) sin((k - 1) x) - sin((k - 2) x).
     let turn = 2.0 * phase.cos();
-    let (mut before, mut now) = (0.0, phase.sin());
-    let (mut sum, mut weight) = (0.0, 0.0);
-    let mut harmonic = 1.0;
-    while harmonic * hz < 3_600.0 {
-        let gain: f64 = formants
-            .iter()
-            .zip([90.0, 140.0])
-            .map(|(formant, width)| 1.0 / (1.0 + ((harmonic * hz - formant) / width).powi(2)))
-            .sum::<f64>()
-            + 0.3 / harmonic;
+    let (mut before, mut now, mut sum) = (0.0, phase.sin(), 0.0);
+    for gain in gains {
         sum += gain * now;
-        weight += gain * gain;
         (before, now) = (now, turn * now - before);
-        harmonic += 1.0;
     }
-    sum / (2.0 * weight.sqrt())
+    sum
 }
 
 /// Nearly nothing: hiss at -70 dBFS.
@@ -140,17 +146,21 @@ pub(crate) fn wav(encoding: Encoding, rate_hz: u32, channels: u16, data: &[u8]) 
         Encoding::MuLaw => (7, 1),
     };
     let frame = channels * bytes;
-    let mut file = Vec::with_capacity(44 + data.len());
+    // All but integer PCM say how many bytes of extension follow: none.
+    let extension: &[u8] = if tag == 1 { &[] } else { &[0, 0] };
+    let head = 20 + 16 + extension.len() + 8;
+    let mut file = Vec::with_capacity(head + data.len());
     file.extend(b"RIFF");
-    file.extend((36 + data.len() as u32).to_le_bytes());
+    file.extend(((head - 8 + data.len()) as u32).to_le_bytes());
     file.extend(b"WAVEfmt ");
-    file.extend(16_u32.to_le_bytes());
+    file.extend((16 + extension.len() as u32).to_le_bytes());
     file.extend(tag.to_le_bytes());
     file.extend(channels.to_le_bytes());
     file.extend(rate_hz.to_le_bytes());
     file.extend((rate_hz * u32::from(frame)).to_le_bytes());
     file.extend(frame.to_le_bytes());
     file.extend((8 * bytes).to_le_bytes());
+    file.extend(extension);
     file.extend(b"data");
     file.extend((data.len() as u32).to_le_bytes());
     file.extend(data);

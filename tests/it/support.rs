@@ -494,6 +494,12 @@ pub(crate) fn take_numbers(affect: Option<&mut v1::Affect>, numbers: &mut Vec<f3
     let Some(affect) = affect else {
         return;
     };
+    let mut probabilities: Vec<f32> = affect.scores.iter().map(|s| s.probability).collect();
+    probabilities.sort_by(|a, b| b.total_cmp(a));
+    if matches!(probabilities[..], [first, second, ..] if first - second < 2.0 * TOLERANCE) {
+        // Which of two equals is on top is not for anybody to say.
+        affect.top = 0;
+    }
     for score in &mut affect.scores {
         numbers.push(std::mem::take(&mut score.probability));
     }

@@ -1,6 +1,7 @@
 use super::*;
-use npyz::npz::NpzArchive;
 use proptest::prelude::*;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 /// The thresholds between which the service's segmentation has its hysteresis, by default.
@@ -11,13 +12,18 @@ const OFF: f32 = 0.35;
 /// `tests/golden/voice_frames.npz`, which `training/voice/golden.py` makes.
 fn golden(sound: &str) -> (Vec<[f32; BANDS]>, Vec<f32>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/voice_frames.npz");
-    let mut archive = NpzArchive::open(path).unwrap();
-    let mut array = |part: &str| archive.by_name(&format!("{sound}_{part}")).unwrap().unwrap();
-    let bytes: Vec<u8> = array("frames").into_vec().unwrap();
-    let frames = bytes.as_chunks::<BANDS>().0.iter();
-    let frames =
-        frames.map(|frame| frame.map(|half_db| f32::from(half_db) / 2.0 - 100.0)).collect();
-    (frames, array("probability").into_vec().unwrap())
+    let mut archive = zip::ZipArchive::new(File::open(path).unwrap()).unwrap();
+    let mut array = |name: &str| {
+        let mut bytes = Vec::new();
+        archive.by_name(&format!("{name}.npy")).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let (frames, expected) =
+        (array(&format!("{sound}_frames")), array(&format!("{sound}_probability")));
+    let frames: Vec<u8> = npyz::NpyFile::new(frames.as_slice()).unwrap().into_vec().unwrap();
+    let expected = npyz::NpyFile::new(expected.as_slice()).unwrap().into_vec().unwrap();
+    let to_db = |half_db: u8| f32::from(half_db) / 2.0 - 100.0;
+    (frames.as_chunks::<BANDS>().0.iter().map(|frame| frame.map(to_db)).collect(), expected)
 }
 
 fn probabilities(frames: &[[f32; BANDS]]) -> Vec<f32> {
