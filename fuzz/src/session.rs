@@ -287,7 +287,7 @@ fn config(bytes: &mut Bytes) -> v1::StreamConfig {
             hang_over: duration(bytes),
         }),
         events: (flags & 0x80 != 0)
-            .then(|| v1::EventSelection { no_utterances: true, no_warnings: false }),
+            .then_some(v1::EventSelection { no_utterances: true, no_warnings: false }),
         min_speech: duration(bytes),
         min_confidence: (flags & 4 != 0).then(|| fraction(bytes)),
     }

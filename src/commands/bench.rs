@@ -318,7 +318,7 @@ impl Phases<'_> {
             let left = end.saturating_duration_since(Instant::now());
             let (live, failed) = (self.stage.live.load(Relaxed), self.stage.failed.load(Relaxed));
             let estimates = self.stage.estimates.load(Relaxed);
-            self.bar.set_position(from + duration.checked_sub(left).unwrap().as_millis() as u64);
+            self.bar.set_position(from + duration.saturating_sub(left).as_millis() as u64);
             self.bar.set_message(format!(
                 "{name}: {live} streams, {estimates} estimates, {failed} errors"
             ));

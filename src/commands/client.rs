@@ -284,7 +284,7 @@ pub(super) fn to_linear16(sample: f32) -> i16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic_types::{ErrorDetails, StatusExt as _};
+    use tonic_types::ErrorDetails;
 
     #[test]
     fn a_target_may_be_typed_short() {

@@ -319,6 +319,7 @@ impl Listening {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "stands behind map_err")]
 fn terminal_gone(error: std::io::Error) -> Failure {
     Failure::unavailable(format!("cannot write to standard output: {error}"))
 }

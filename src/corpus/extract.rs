@@ -6,7 +6,7 @@
 //!
 //! Out, in a folder: `features.npz` with `mfcc` float32 [hops, n] (whole steps of 16 hops, clip after
 //! clip), `offsets` int64 [clips + 1] into its rows, `segments` int64 [utterances, 3] = (clip, first row
-//! within the clip, row behind the last one) and `speech` float32 [hops] (1 for every stored hop's step:
+//! within the clip, row behind the last one) and `speech` float32 \[hops\] (1 for every stored hop's step:
 //! steps without voice are not stored). A clip in which the service finds no utterance is stored from end
 //! to end; and `features.csv`, the manifest's rows in the same order.
 

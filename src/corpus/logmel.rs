@@ -111,7 +111,7 @@ mod tests {
         bytes
     }
 
-    /// What NumPy writes for `np.array(["a", "b"])`.
+    /// What `NumPy` writes for `np.array(["a", "b"])`.
     fn names() -> Vec<u8> {
         let mut header = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
         header.extend(b"{'descr': '<U1', 'fortran_order': False, 'shape': (2,), }");

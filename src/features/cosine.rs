@@ -1,10 +1,10 @@
 //! The DCT-II that turns log-mel levels into cepstral coefficients.
 //!
-//! Orthonormal: c[k] = s[k] Σ x[j] cos(π k (2j + 1) / 256) over the 128 bands, with s[0] = √(1/128)
-//! and s[k] = √(2/128). Few coefficients are wanted, so a matrix product beats a fast transform.
+//! Orthonormal: c\[k\] = s\[k\] Σ x\[j\] cos(π k (2j + 1) / 256) over the 128 bands, with s\[0\] = √(1/128)
+//! and s\[k\] = √(2/128). Few coefficients are wanted, so a matrix product beats a fast transform.
 //!
 //! The cosines of even k are symmetric about the middle band and those of odd k antisymmetric. Even
-//! coefficients need only the sums x[j] + x[127 - j] and odd ones the differences, which halves the
+//! coefficients need only the sums x\[j\] + x[127 - j] and odd ones the differences, which halves the
 //! work. Coefficients are computed sixteen at a time, eight even and eight odd, one per vector lane.
 
 use std::f64::consts::PI;

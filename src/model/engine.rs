@@ -309,8 +309,10 @@ mod tests {
     /// script says.
     struct Echo {
         sizes: Arc<Mutex<Vec<usize>>>,
-        before: Box<dyn FnMut(&Batch) -> Result<(), RuntimeError> + Send>,
+        before: Script,
     }
+
+    type Script = Box<dyn FnMut(&Batch) -> Result<(), RuntimeError> + Send>;
 
     impl Runner for Echo {
         fn run(&mut self, batch: &mut Batch) -> Result<(), RuntimeError> {

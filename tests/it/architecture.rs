@@ -172,7 +172,8 @@ fn third_party_names_stay_in_their_rooms() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    for name in ["tonic", "ort", "symphonia", "rubato", "rustfft", "axum", "clap", "opentelemetry"] {
+    for name in ["tonic", "ort", "symphonia", "rubato", "rustfft", "axum", "clap", "opentelemetry"]
+    {
         assert!(found.contains(name), "{name} was not seen: does the test still look?");
     }
 }

@@ -130,7 +130,8 @@ async fn chunks_of_single_bytes_give_the_same() {
 async fn marks_and_turns_between_chunks_fall_on_the_same_sample_for_any_chunking() {
     for seed in [5, 6, 7] {
         let case = case(seed, 3.0);
-        let boundary = |n| if n % 2 == 0 { v1::turn::Boundary::End } else { v1::turn::Boundary::Start };
+        let boundary =
+            |n| if n % 2 == 0 { v1::turn::Boundary::End } else { v1::turn::Boundary::Start };
         let with_marks = |cut: fn(&[u8], u64) -> Vec<Request>| {
             let fifth = case.data.len() / 5 + 1;
             let parts = case.data.chunks(fifth).enumerate();

@@ -19,8 +19,8 @@ use undertone::wire::v1::stream_emotion_request::Message as Request;
 use crate::process::{Process, metric};
 use crate::signal::{encode, speech};
 use crate::support::{
-    Client, PLAIN, Server, TINY, Talk, assert_error, assert_same, audio, chunks, duration, http_get,
-    model_folder, ms, read, run_well, settings, stream, told, until, wrap,
+    Client, PLAIN, Server, TINY, Talk, assert_error, assert_same, audio, chunks, duration,
+    http_get, model_folder, ms, read, run_well, settings, stream, told, until, wrap,
 };
 
 /// A real model behind a pause, so that there is a middle of the flight to be cancelled in.
@@ -67,9 +67,12 @@ async fn late_result_never_reaches_another_stream() {
         let data = encode(&speech(n, 2.5, 16_000), PLAIN.encoding);
         let client = client.clone();
         if n % 3 == 0 {
-            kept.push((n, tokio::spawn(async move {
-                stream(&client, config(), chunks(&data, 1_600)).await.fine()
-            })));
+            kept.push((
+                n,
+                tokio::spawn(async move {
+                    stream(&client, config(), chunks(&data, 1_600)).await.fine()
+                }),
+            ));
         } else {
             // Cut off at some moment of the time that it takes, most with a row under way.
             cancelled.push(tokio::spawn(async move {

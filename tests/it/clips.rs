@@ -148,5 +148,16 @@ async fn the_time_line_comes_only_if_asked_for() {
         v1::AnalyzeAudioRequest { estimate_interval: duration(0.25), ..request(content) };
     let with_line = analyze(&client, with_line).await.unwrap();
     assert!(with_line.estimates.len() > 8);
-    assert_eq!(with_line.utterances, answer.utterances);
+    // The engine sums in another order now and then: see `model::engine`.
+    assert_eq!(with_line.utterances.len(), answer.utterances.len());
+    for (with, without) in with_line.utterances.iter().zip(&answer.utterances) {
+        assert_eq!(
+            (with.start, with.end, with.speech),
+            (without.start, without.end, without.speech)
+        );
+        let (with, without) = (with.affect.as_ref().unwrap(), without.affect.as_ref().unwrap());
+        for (a, b) in with.scores.iter().zip(&without.scores) {
+            assert!((a.probability - b.probability).abs() <= 1e-5);
+        }
+    }
 }

@@ -34,7 +34,8 @@ fn a_click_is_in_the_hop_of_its_time_at_every_rate() {
             }
             intake.finish().unwrap();
             take(&mut intake);
-            let loudest = (0..heard.len()).max_by(|a, b| heard[*a].abs().total_cmp(&heard[*b].abs()));
+            let loudest =
+                (0..heard.len()).max_by(|a, b| heard[*a].abs().total_cmp(&heard[*b].abs()));
             let found = loudest.unwrap() as f64 / 16_000.0;
             // Far better than a hop: two samples.
             assert!((found - at).abs() <= 2.0 / 16_000.0, "{rate} Hz: {found} instead of {at}");
@@ -62,7 +63,8 @@ async fn a_burst_is_in_the_estimate_that_covers_its_time_at_every_rate() {
         let estimates = answer.estimates();
         let levels: Vec<(f64, f32)> =
             estimates.iter().map(|e| (seconds(e.end), e.level_dbfs)).collect();
-        let loudest = (0..levels.len()).max_by(|a, b| levels[*a].1.total_cmp(&levels[*b].1)).unwrap();
+        let loudest =
+            (0..levels.len()).max_by(|a, b| levels[*a].1.total_cmp(&levels[*b].1)).unwrap();
         let (end, level) = levels[loudest];
         let before = levels[loudest - 1];
         assert!(before.0 <= BURST_S + HOP_S && BURST_S < end, "{rate} Hz: {levels:?}");

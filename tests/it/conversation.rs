@@ -7,11 +7,11 @@ use undertone::wire::v1::stream_emotion_response::Message as Response;
 use undertone::wire::v1::warning::Reason;
 
 use crate::signal::{encode, interleave, silence, speech};
+use crate::support::Script;
 use crate::support::{
     Answer, Format, PLAIN, TINY, assert_same, audio, chunks, context, duration, mark, ms,
     run_session, run_well, seconds, settings, told, turn,
 };
-use crate::support::Script;
 
 fn with_interval(interval_s: f64) -> v1::StreamConfig {
     v1::StreamConfig { estimate_interval: duration(interval_s), ..PLAIN.config() }
@@ -109,8 +109,7 @@ async fn an_estimate_abstains_until_there_is_enough_speech_and_says_why() {
 #[tokio::test]
 async fn estimates_come_at_the_interval_asked_for_while_somebody_speaks() {
     // Long syllables without a pause: the whole stream is one phrase's worth of voice, again and again.
-    let samples: Vec<f32> =
-        (0..16).flat_map(|_| speech(8, 1.8, 16_000).split_off(4_800)).collect();
+    let samples: Vec<f32> = (0..16).flat_map(|_| speech(8, 1.8, 16_000).split_off(4_800)).collect();
     let length = samples.len() as f64 / 16_000.0;
     for interval in [0.1, 0.5, 2.0, 10.0] {
         let answer = hear(with_interval(interval), &samples).await;
@@ -270,8 +269,10 @@ async fn a_gap_or_repetition_in_the_sequence_is_warned_of_where_it_is() {
     let sequences = [7, 8, 10, 10, 11, 3, 4];
     let answer = run_well(&TINY, PLAIN.config(), sequences.map(chunk).to_vec()).await;
     let warnings = answer.warnings();
-    let found: Vec<(Reason, f64)> =
-        warnings.iter().map(|w| (w.reason(), (seconds(w.position) * 10.0).round() / 10.0)).collect();
+    let found: Vec<(Reason, f64)> = warnings
+        .iter()
+        .map(|w| (w.reason(), (seconds(w.position) * 10.0).round() / 10.0))
+        .collect();
     let gap = Reason::SequenceGap;
     assert_eq!(found, [(gap, 0.2), (gap, 0.3), (gap, 0.5)]);
     assert!(warnings[0].message.contains("10") && warnings[0].message.contains('8'));
@@ -279,7 +280,8 @@ async fn a_gap_or_repetition_in_the_sequence_is_warned_of_where_it_is() {
 
 #[tokio::test]
 async fn clipping_is_warned_of_once_in_ten_seconds_and_counted() {
-    let loud: Vec<f32> = speech(7, 12.0, 16_000).iter().map(|x| (x * 8.0).clamp(-1.0, 1.0)).collect();
+    let loud: Vec<f32> =
+        speech(7, 12.0, 16_000).iter().map(|x| (x * 8.0).clamp(-1.0, 1.0)).collect();
     let answer = hear(PLAIN.config(), &loud).await;
     let clipping: Vec<f64> = answer
         .warnings()
@@ -306,7 +308,8 @@ async fn bytes_of_an_unfinished_frame_are_warned_of_at_the_end() {
 
 #[tokio::test]
 async fn events_that_are_not_wanted_do_not_come() {
-    let loud: Vec<f32> = speech(7, 4.0, 16_000).iter().map(|x| (x * 8.0).clamp(-1.0, 1.0)).collect();
+    let loud: Vec<f32> =
+        speech(7, 4.0, 16_000).iter().map(|x| (x * 8.0).clamp(-1.0, 1.0)).collect();
     let config = v1::StreamConfig {
         events: Some(v1::EventSelection { no_utterances: true, no_warnings: true }),
         ..PLAIN.config()

@@ -59,7 +59,10 @@ async fn a_bad_configuration_is_refused_with_the_name_of_each_field() {
         ("config.min_confidence", config(|c| c.min_confidence = Some(f32::NAN))),
         ("config.labels", config(|c| c.labels = [(String::new(), String::new())].into())),
         ("config.labels", config(|c| c.labels = [("k".to_owned(), "v".repeat(256))].into())),
-        ("config.labels", config(|c| c.labels = (0..33).map(|n| (n.to_string(), String::new())).collect())),
+        (
+            "config.labels",
+            config(|c| c.labels = (0..33).map(|n| (n.to_string(), String::new())).collect()),
+        ),
         ("config.voice_activity.on_threshold", voice(|v| v.on_threshold = 1.0)),
         ("config.voice_activity.on_threshold", voice(|v| v.on_threshold = f32::INFINITY)),
         ("config.voice_activity.off_threshold", voice(|v| v.off_threshold = 0.99)),

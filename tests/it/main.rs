@@ -20,6 +20,11 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::unnecessary_wraps,
+    clippy::manual_midpoint,
+    clippy::case_sensitive_file_extension_comparisons,
+    clippy::assigning_clones,
+    clippy::redundant_closure_for_method_calls,
     reason = "a test that cannot go on must fail, here and with what it saw"
 )]
 

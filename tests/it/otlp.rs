@@ -105,7 +105,8 @@ async fn a_sessions_span_and_our_metrics_are_exported() {
         .flat_map(|scope| &scope.metrics)
         .map(|metric| metric.name.as_str())
         .collect();
-    for expected in ["undertone.streams", "undertone.audio", "undertone.engine.run", "process.cpu.time"]
+    for expected in
+        ["undertone.streams", "undertone.audio", "undertone.engine.run", "process.cpu.time"]
     {
         assert!(names.contains(&expected), "{expected}: {names:?}");
     }

@@ -44,8 +44,19 @@ impl Process {
     fn start_blocking(args: &[String]) -> Self {
         let model = model_folder("tiny-steps").display().to_string();
         let fixed = [
-            "serve", "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--model",
-            &model, "--engine-max-wait", "0ms", "--max-realtime-factor", "0", "--log-format", "json",
+            "serve",
+            "--grpc-address",
+            "127.0.0.1:0",
+            "--http-address",
+            "127.0.0.1:0",
+            "--model",
+            &model,
+            "--engine-max-wait",
+            "0ms",
+            "--max-realtime-factor",
+            "0",
+            "--log-format",
+            "json",
         ];
         let mut child =
             undertone(&fixed).args(args).stderr(Stdio::piped()).spawn().expect("the binary starts");
@@ -252,7 +263,9 @@ async fn metrics_tell_of_streams_that_finish_and_of_those_that_vanish() {
     assert_eq!(http_get(process.http, "/sessions").await.1, "[]");
 
     let (_, page) = http_get(process.http, "/metrics").await;
-    let of = |name: &str, label: &str| metric(&page, name, label).unwrap_or_else(|| panic!("{name}: {page}"));
+    let of = |name: &str, label: &str| {
+        metric(&page, name, label).unwrap_or_else(|| panic!("{name}: {page}"))
+    };
     for (outcome, streams) in [("finished", 2.0), ("vanished", 5.0)] {
         let counted = of("undertone_streams_total", &format!("outcome=\"{outcome}\""));
         assert!((counted - streams).abs() < 1e-6, "{outcome}: {counted} in {page}");
@@ -362,8 +375,15 @@ fn analyze_gives_one_json_object_per_file_and_goes_on_past_a_bad_one() {
         text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.len(), 2, "{rows:?}");
     let mut keys = [
-        "path", "seconds", "emotion", "probabilities", "confidence", "valence", "arousal",
-        "distress", "utterances",
+        "path",
+        "seconds",
+        "emotion",
+        "probabilities",
+        "confidence",
+        "valence",
+        "arousal",
+        "distress",
+        "utterances",
     ];
     keys.sort_unstable();
     for row in &rows {
@@ -406,7 +426,8 @@ fn models_completions_help_and_version_work() {
     let output = run(&["--help"]);
     let help = text(&output.stdout);
     assert!(output.status.success());
-    for command in ["serve", "stream", "analyze", "check", "models", "corpus", "features", "bench"] {
+    for command in ["serve", "stream", "analyze", "check", "models", "corpus", "features", "bench"]
+    {
         assert!(help.contains(command), "{command}");
         let output = run(&[command, "--help"]);
         assert!(output.status.success(), "{command}");

@@ -51,10 +51,10 @@ async fn health_is_serving_for_the_service_and_for_the_whole() {
 
 macro_rules! reflected {
     ($version:ident, $address:expr) => {{
+        use tonic_reflection::pb::$version::ServerReflectionRequest;
         use tonic_reflection::pb::$version::server_reflection_client::ServerReflectionClient;
         use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
         use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
-        use tonic_reflection::pb::$version::ServerReflectionRequest;
         let mut client = ServerReflectionClient::new(channel($address).await);
         let ask = |message| ServerReflectionRequest {
             host: String::new(),
@@ -115,7 +115,8 @@ async fn grpc_web_is_answered_over_http_1() {
     let path = "/undertone.v1.EmotionService/ListModels";
     let (status, body) = grpc_web(server.grpc, path, &[0; 5]).await;
     assert_eq!(status, 200);
-    let (message, trailers) = body[5..].split_at(u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize);
+    let (message, trailers) =
+        body[5..].split_at(u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize);
     let models = v1::ListModelsResponse::decode(message).unwrap().models;
     assert_eq!(models.len(), 4);
     // The trailers come as a last message with the highest bit of its flags set.

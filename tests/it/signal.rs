@@ -70,7 +70,8 @@ pub(crate) fn speech(seed: u64, seconds: f64, rate_hz: u32) -> Vec<f32> {
 
 /// The strength of each harmonic of `hz` up to 3.6 kHz under `formants`; the sum of squares is 1.
 fn gains_of(hz: f64, formants: [f64; 2]) -> Vec<f64> {
-    let resonance = |f: f64, formant: f64, width: f64| 1.0 / (1.0 + ((f - formant) / width).powi(2));
+    let resonance =
+        |f: f64, formant: f64, width: f64| 1.0 / (1.0 + ((f - formant) / width).powi(2));
     let mut gains: Vec<f64> = (1..=(3_600.0 / hz) as usize)
         .map(|k| {
             let f = k as f64 * hz;

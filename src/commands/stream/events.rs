@@ -38,7 +38,7 @@ fn score(value: f32) -> f64 {
     (f64::from(value) * 1e4).round() / 1e4
 }
 
-fn affect_json(affect: Option<&v1::Affect>, abstains: Option<String>) -> Map<String, Value> {
+fn affect_json(affect: Option<&v1::Affect>, abstains: Option<&str>) -> Map<String, Value> {
     let mut object = Map::new();
     let probabilities: Option<BTreeMap<String, f64>> = affect.map(|affect| {
         let scores = affect.scores.iter();
@@ -85,7 +85,7 @@ pub(super) fn to_json(response: &Response) -> Value {
                 "level_dbfs": (f64::from(e.level_dbfs) * 10.0).round() / 10.0,
                 "utterance": e.utterance,
             }),
-            affect_json(e.affect.as_ref(), abstention(e.abstains, e.abstain_reason())),
+            affect_json(e.affect.as_ref(), abstention(e.abstains, e.abstain_reason()).as_deref()),
         ),
         Response::Utterance(u) => merge(
             json!({
@@ -96,7 +96,7 @@ pub(super) fn to_json(response: &Response) -> Value {
                 "end": seconds(u.end),
                 "speech": seconds(u.speech),
             }),
-            affect_json(u.affect.as_ref(), abstention(u.abstains, u.abstain_reason())),
+            affect_json(u.affect.as_ref(), abstention(u.abstains, u.abstain_reason()).as_deref()),
         ),
         Response::Mark(mark) => json!({
             "event": "mark", "name": mark.name, "position": seconds(mark.position),
@@ -234,7 +234,10 @@ fn summary(finished: &v1::Finished) -> String {
         );
         text += &heard;
         match &lane.affect {
-            Some(affect) => text += &format!("; overall {}", affect_text(affect)),
+            Some(affect) => {
+                text += "; overall ";
+                text += &affect_text(affect);
+            }
             None => text += "; nothing that could be judged",
         }
     }

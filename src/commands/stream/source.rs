@@ -44,6 +44,7 @@ impl Shape {
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one per run")]
 enum Input {
     /// A file at a rate that streams may have.
     File(ClipReader),
