@@ -16,6 +16,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // Audio is taken as `Bytes`: a view into the HTTP/2 frame, not a copy.
         .bytes(".")
+        // The largest messages come once a stream; unboxed they would set the size of all others, and
+        // of each stream's queues.
+        .boxed(".undertone.v1.StreamEmotionRequest.message.config")
+        .boxed(".undertone.v1.StreamEmotionResponse.message.started")
+        .boxed(".undertone.v1.StreamEmotionResponse.message.estimate")
+        .boxed(".undertone.v1.StreamEmotionResponse.message.utterance")
+        .boxed(".undertone.v1.StreamEmotionResponse.message.finished")
+        .codec_path("crate::wire::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())
 }

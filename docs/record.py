@@ -14,7 +14,6 @@ import argparse
 import fcntl
 import os
 import pty
-import select
 import socket
 import struct
 import subprocess
@@ -29,7 +28,7 @@ from pathlib import Path
 import pyte
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS, ROWS = 80, 20
+COLUMNS, ROWS = 80, 17
 FRAMES_PER_SECOND = 5
 STILL_S = 3.0
 # Size of one character cell, in px.
@@ -75,7 +74,7 @@ def wait_until_ready(port):
 
 
 def run_in_terminal(command):
-    """Runs `command` in a pseudo-terminal; gives (seconds, rows) whenever the picture changed."""
+    """Runs `command` in a pseudo-terminal; gives what it wrote as (seconds, bytes)."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color"}
@@ -84,28 +83,34 @@ def run_in_terminal(command):
         command, stdin=follower, stdout=follower, stderr=follower, env=environment
     )
     os.close(follower)
-    screen = pyte.Screen(COLUMNS, ROWS)
-    stream = pyte.ByteStream(screen)
-    began, frames = time.monotonic(), []
-    open_ = True
-    while open_:
-        # What is written in one go is drawn in one go: the rest of a picture comes at once.
-        ready, _, _ = select.select([leader], [], [], 0.02)
-        if ready:
-            try:
-                data = os.read(leader, 65536)
-            except OSError:
-                data = b""
-            open_ = bool(data)
-            stream.feed(data)
-            continue
-        due = not frames or time.monotonic() - began - frames[-1][0] >= 1 / FRAMES_PER_SECOND
-        if due:
-            frames.append((time.monotonic() - began, picture(screen)))
-    frames.append((time.monotonic() - began, picture(screen)))
+    began, written = time.monotonic(), []
+    while True:
+        try:
+            data = os.read(leader, 65536)
+        except OSError:  # what Linux says when the last writer has gone
+            break
+        if not data:
+            break
+        written.append((time.monotonic() - began, data))
+    os.close(leader)
     if process.wait() != 0:
         raise SystemExit(f"undertone stream ended with {process.returncode}")
-    os.close(leader)
+    return written
+
+
+def develop(written):
+    """What was written, as pictures (seconds, rows): one whenever the terminal had come to rest."""
+    screen = pyte.Screen(COLUMNS, ROWS)
+    stream = pyte.ByteStream(screen)
+    frames = []
+    for index, (seconds, data) in enumerate(written):
+        stream.feed(data)
+        last = index + 1 == len(written)
+        # What is written in one go is drawn in one go: the rest of a picture comes at once.
+        rests = last or written[index + 1][0] - seconds > 0.01
+        due = not frames or seconds - frames[-1][0] >= 0.95 / FRAMES_PER_SECOND
+        if last or (rests and due):
+            frames.append((seconds, picture(screen)))
     return frames
 
 
@@ -223,10 +228,11 @@ def main():
         try:
             wait_until_ready(http)
             client = ["stream", speech, "--interval", "250ms", "--session-id", "bed-7"]
-            frames = run_in_terminal([arguments.binary, *client, "--target", f"127.0.0.1:{grpc}"])
+            written = run_in_terminal([arguments.binary, *client, "--target", f"127.0.0.1:{grpc}"])
         finally:
             server.terminate()
             server.wait()
+    frames = develop(written)
     arguments.out.write_text(film(frames), encoding="utf-8")
     print(f"{arguments.out}: {len(frames)} frames, {arguments.out.stat().st_size // 1024} KiB")
 

@@ -142,13 +142,14 @@ settings! {
     drain_deadline: Span = secs(10), "UNDERTONE_DRAIN_DEADLINE";
     /// Rows in one engine run at most.
     engine_max_batch: u32 = 64, "UNDERTONE_ENGINE_MAX_BATCH";
-    /// How long the first request of a batch waits for others.
-    engine_max_wait: Span = ms(4), "UNDERTONE_ENGINE_MAX_WAIT";
+    /// How long the first request of a batch waits for others. Shorter answers sooner, longer batches
+    /// more: with 1,000 streams 10 ms took a twelfth less CPU time than 4 ms.
+    engine_max_wait: Span = ms(10), "UNDERTONE_ENGINE_MAX_WAIT";
     /// Requests that may wait for the engine before sessions are held up.
     engine_queue: u32 = 1024, "UNDERTONE_ENGINE_QUEUE";
     /// Threads of ONNX Runtime within one run.
     engine_threads: u32 = 1, "UNDERTONE_ENGINE_THREADS";
-    /// Worker threads of the service; 0 for one per core.
+    /// Worker threads of the service; 0 for one per core but one, which is the engine's.
     worker_threads: u32 = 0, "UNDERTONE_WORKER_THREADS";
     /// Time between two estimates for a session that does not say.
     estimate_interval: Span = ms(500), "UNDERTONE_ESTIMATE_INTERVAL";

@@ -41,6 +41,7 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
     add("--runs-folder", type=Path, default=HERE / "runs", help="weights and outcome of each run")
     add("--results", type=Path, help="results file (default: training/results/<name of --out>.json)")
     add("--folds", default="0,1,2,3,4", help="folds of unseen speakers to test on")
+    add("--develop", type=int, metavar="FOLD", help="only try the recipe: validate it on speakers of the other folds")
     add("--epochs", type=int, help=f"instead of the recipe's {learn.Recipe().epochs}")
     add("--clips-per-epoch", type=int, help=f"instead of the recipe's {learn.Recipe().clips_per_epoch}")
     add("--seed", type=int, default=1)
@@ -54,6 +55,8 @@ def jobs(given: argparse.Namespace) -> list[protocol.Job]:
     changes = {"epochs": given.epochs, "clips_per_epoch": given.clips_per_epoch}
     recipe = replace(learn.Recipe(), **{name: value for name, value in changes.items() if value is not None})
     names = [f"fold:{fold}" for fold in given.folds.split(",") if fold] + ["random", "all"]
+    if given.develop is not None:
+        names = [f"develop:{given.develop}"]
     print_of = protocol.fingerprint(given.features)
     return [
         protocol.Job(name, recipe, given.seed, given.threads, given.device, given.features, print_of, given.runs_folder)
@@ -105,6 +108,8 @@ def main(typed: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on with the runs that are not finished", file=sys.stderr)
         return 130
+    if given.develop is not None:
+        return 0
     results = collect(todo, given.out)
     name = given.out.resolve().name
     where = given.results or HERE / "results" / f"{name}.json"

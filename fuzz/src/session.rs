@@ -197,7 +197,7 @@ fn decoded(bytes: &mut Bytes) -> VecDeque<v1::StreamEmotionRequest> {
 fn made_up(bytes: &mut Bytes, mode: u8) -> VecDeque<v1::StreamEmotionRequest> {
     let mut messages = VecDeque::new();
     if mode & 0x80 == 0 {
-        messages.push_back(Request::Config(config(bytes)));
+        messages.push_back(Request::Config(config(bytes).into()));
     }
     while !bytes.0.is_empty() && messages.len() < MAX_MESSAGES {
         messages.push_back(match bytes.byte() % 16 {
@@ -208,7 +208,7 @@ fn made_up(bytes: &mut Bytes, mode: u8) -> VecDeque<v1::StreamEmotionRequest> {
                 Request::Mark(v1::Mark { name: "m".repeat(length) })
             }
             12..=14 => Request::Turn(v1::Turn { boundary: i32::from(bytes.byte() % 4) }),
-            _ => Request::Config(config(bytes)),
+            _ => Request::Config(config(bytes).into()),
         });
     }
     let wrap = |message| v1::StreamEmotionRequest { message: Some(message) };

@@ -24,8 +24,7 @@ impl ClipDetector {
     /// Clamps `samples` to ±1 and counts the clipped ones; `full_scale` is the rail's magnitude.
     pub(crate) fn check(&mut self, samples: &mut [f32], full_scale: f32) -> u32 {
         // Nearly every block ends here: a maximum vectorises, the run below does not.
-        let peak = samples.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
-        if peak < full_scale {
+        if peak(samples) < full_scale {
             *self = Self::default();
             return 0;
         }
@@ -51,6 +50,19 @@ impl ClipDetector {
             if self.run == PLATEAU_SAMPLES { std::mem::take(&mut self.uncounted) } else { 0 };
         plateau + u32::from(beyond)
     }
+}
+
+/// The largest magnitude. Eight running maxima, or each comparison would wait for the one before.
+fn peak(samples: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [0.0_f32; 8];
+    let (groups, rest) = samples.as_chunks::<8>();
+    for group in groups {
+        for (lane, sample) in lanes.iter_mut().zip(group) {
+            *lane = larger(*lane, sample.abs());
+        }
+    }
+    lanes.into_iter().chain(rest.iter().map(|sample| sample.abs())).fold(0.0, larger)
 }
 
 #[cfg(test)]

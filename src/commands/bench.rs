@@ -268,7 +268,8 @@ async fn measure(args: &Args, connections: u32, audio: LoopedAudio) -> anyhow::R
         server_batch_rows: mean("undertone_engine_batch"),
         server_engine_wait_ms: mean("undertone_engine_wait_seconds").map(|s| 1000.0 * s),
         server_engine_run_ms: mean("undertone_engine_run_seconds").map(|s| 1000.0 * s),
-        generator_cpu_ms_per_audio_second: 1000.0 * cpu.as_secs_f64() / audio_seconds.max(1e-3),
+        generator_cpu_ms_per_audio_second: (audio_seconds > 0.0)
+            .then(|| 1000.0 * cpu.as_secs_f64() / audio_seconds),
         interrupted: broken_off,
     })
 }

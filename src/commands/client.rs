@@ -162,6 +162,15 @@ pub(super) fn parse_target(text: &str) -> Result<Uri, String> {
         .map_err(|error: <Uri as FromStr>::Err| error.to_string())
 }
 
+/// What lies at the bottom of an error: `Connection refused` rather than `transport error`.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
+}
+
 /// One HTTP/2 connection. A clone shares it.
 #[derive(Debug, Clone)]
 pub(super) struct Client(EmotionServiceClient<Channel>);
@@ -177,9 +186,7 @@ impl Client {
             // Small messages both ways all the time: waiting to fill packets only adds latency.
             .tcp_nodelay(true);
         let channel = endpoint.connect().await.map_err(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            let cause = cause.unwrap_or_else(|| error.to_string());
-            Failure::unavailable(format!("cannot connect to {target}: {cause}"))
+            Failure::unavailable(format!("cannot connect to {target}: {}", root_cause(&error)))
                 .with_remedy("is a server running there? `undertone serve` starts one")
         })?;
         Ok(Self(EmotionServiceClient::new(channel)))
@@ -224,7 +231,7 @@ impl Responses {
 
 /// The first request of a stream.
 pub(super) fn config_request(config: v1::StreamConfig) -> v1::StreamEmotionRequest {
-    v1::StreamEmotionRequest { message: Some(Request::Config(config)) }
+    v1::StreamEmotionRequest { message: Some(Request::Config(config.into())) }
 }
 
 /// A chunk of audio, number `sequence`.

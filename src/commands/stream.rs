@@ -9,6 +9,7 @@ mod output;
 mod screen;
 mod source;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -262,10 +264,10 @@ impl Listening {
         drop(self.output);
         let interrupted = match ended {
             Ok(interrupted) => interrupted,
-            Err(failure) => {
-                eprintln!("undertone: {failure}");
-                return Ok(ExitCode::FAILURE);
-            }
+            Err(Ended::Failed(failure)) => return Err(failure.into()),
+            // Whoever reads has seen enough, as `head` has.
+            Err(Ended::Unread(error)) if error.kind() == ErrorKind::BrokenPipe => false,
+            Err(Ended::Unread(error)) => return Err(error).context("standard output"),
         };
         // What went wrong with the audio, if anything did.
         sending.await?.context("the audio ended early")?;
@@ -276,9 +278,10 @@ impl Listening {
     async fn listen(
         &mut self,
         sending: &mut JoinHandle<anyhow::Result<()>>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, Ended> {
         let mut pictures = interval(PICTURE);
         pictures.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut interrupts = signal(SignalKind::interrupt())?;
         let mut interrupted = false;
         let mut deadline = None;
         loop {
@@ -287,29 +290,29 @@ impl Listening {
             }
             // All branches are cancel-safe: a message, a tick and a signal are each taken whole.
             tokio::select! {
-                response = self.responses.next() => match response? {
-                    Some(response) => {
-                        let last = matches!(response, Response::Finished(_));
-                        if matches!(response, Response::Draining(_)) {
-                            self.stop.cancel();
-                        }
-                        self.output.show(&response).map_err(terminal_gone)?;
-                        if last {
-                            return Ok(interrupted);
-                        }
+                response = self.responses.next() => {
+                    let Some(response) = response? else {
+                        let message = "the stream ended without a summary";
+                        return Err(Failure::unavailable(message).into());
+                    };
+                    if matches!(response, Response::Draining(_)) {
+                        self.stop.cancel();
                     }
-                    None => return Err(Failure::unavailable("the stream ended without a summary")),
-                },
-                _ = pictures.tick() => {
-                    self.output.tick((self.sent)()).map_err(terminal_gone)?;
-                    if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                        let message = format!("no summary within {SUMMARY_TIMEOUT:?}");
-                        return Err(Failure::unavailable(message));
+                    self.output.show(&response)?;
+                    if matches!(response, Response::Finished(_)) {
+                        return Ok(interrupted);
                     }
                 }
-                _ = tokio::signal::ctrl_c() => {
+                _ = pictures.tick() => {
+                    self.output.tick((self.sent)())?;
+                    if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                        let message = format!("no summary within {SUMMARY_TIMEOUT:?}");
+                        return Err(Failure::unavailable(message).into());
+                    }
+                }
+                _ = interrupts.recv() => {
                     if interrupted {
-                        return Err(Failure::unavailable("interrupted twice"));
+                        return Err(Failure::unavailable("interrupted twice").into());
                     }
                     interrupted = true;
                     self.stop.cancel();
@@ -319,7 +322,11 @@ impl Listening {
     }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "stands behind map_err")]
-fn terminal_gone(error: std::io::Error) -> Failure {
-    Failure::unavailable(format!("cannot write to standard output: {error}"))
+/// Why nothing more is shown.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    #[error(transparent)]
+    Unread(#[from] std::io::Error),
 }

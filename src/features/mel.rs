@@ -62,15 +62,18 @@ impl MelFilterbank {
 
     /// The power of each band.
     #[inline(always)]
-    pub(super) fn apply<S: Simd>(&self, simd: S, power: &[f32; PADDED_BINS]) -> [f32; MEL_BANDS] {
-        let mut bands = [0.0; MEL_BANDS];
+    pub(super) fn apply<S: Simd>(
+        &self,
+        simd: S,
+        power: &[f32; PADDED_BINS],
+        bands: &mut [f32; MEL_BANDS],
+    ) {
         let [narrow, middle, wide] = &self.classes;
         let (low, rest) = bands.split_at_mut(narrow.starts.len());
         let (mid, high) = rest.split_at_mut(middle.starts.len());
         narrow.apply::<S, { GROUP }>(simd, power, low);
         middle.apply::<S, { 2 * GROUP }>(simd, power, mid);
         wide.apply::<S, { 3 * GROUP }>(simd, power, high);
-        bands
     }
 }
 
@@ -137,7 +140,9 @@ mod tests {
         type Output = [f32; MEL_BANDS];
 
         fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
-            self.0.apply(simd, self.1)
+            let mut bands = [0.0; MEL_BANDS];
+            self.0.apply(simd, self.1, &mut bands);
+            bands
         }
     }
 

@@ -74,6 +74,7 @@ pub struct FrontEnd {
 #[derive(Debug)]
 pub struct Scratch {
     spectrum: SpectrumScratch,
+    frame: Frame,
 }
 
 /// What one 64 ms frame gives before the cosine transform.
@@ -111,7 +112,7 @@ impl FrontEnd {
 
     /// Work buffers that fit this front end.
     pub fn scratch(&self) -> Scratch {
-        Scratch { spectrum: self.spectrum.scratch() }
+        Scratch { spectrum: self.spectrum.scratch(), frame: Frame::default() }
     }
 
     /// The first `coefficients.len()` MFCCs of a frame's relative log-mel, dB. There are
@@ -120,12 +121,20 @@ impl FrontEnd {
         self.arch.dispatch(Cepstrum { cosine: &self.cosine, relative, coefficients });
     }
 
-    /// The absolute log-mel of one frame, dB.
-    fn mel_db(&self, scratch: &mut Scratch, samples: &FrameSamples<'_>) -> [f32; MEL_BANDS] {
-        let scratch = &mut scratch.spectrum;
-        self.arch.dispatch(Window { spectrum: &self.spectrum, samples, scratch });
-        self.spectrum.transform(scratch);
-        self.arch.dispatch(LogMel { spectrum: &self.spectrum, mel: &self.mel, scratch })
+    /// Computes a frame of `samples`.
+    fn frame<'a>(
+        &self,
+        index: u64,
+        samples: &FrameSamples<'_>,
+        reference: &mut CausalReference,
+        scratch: &'a mut Scratch,
+    ) -> &'a Frame {
+        let Scratch { spectrum: buffers, frame } = scratch;
+        self.arch.dispatch(Window { spectrum: &self.spectrum, samples, scratch: buffers });
+        self.spectrum.transform(buffers);
+        frame.index = index;
+        self.arch.dispatch(LogMel { front: self, scratch: buffers, frame, reference });
+        frame
     }
 }
 
@@ -148,19 +157,21 @@ impl WithSimd for Window<'_> {
 }
 
 struct LogMel<'a> {
-    spectrum: &'a Spectrum,
-    mel: &'a MelFilterbank,
+    front: &'a FrontEnd,
     scratch: &'a mut SpectrumScratch,
+    frame: &'a mut Frame,
+    reference: &'a mut CausalReference,
 }
 
 impl WithSimd for LogMel<'_> {
-    type Output = [f32; MEL_BANDS];
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> [f32; MEL_BANDS] {
-        let mut bands = self.mel.apply(simd, self.spectrum.power(self.scratch));
-        decibel::power_to_db(&mut bands);
-        bands
+    fn with_simd<S: Simd>(self, simd: S) {
+        let FrontEnd { spectrum, mel, .. } = self.front;
+        mel.apply(simd, spectrum.power(self.scratch), &mut self.frame.mel_db);
+        decibel::power_to_db(&mut self.frame.mel_db);
+        self.frame.relate(self.reference);
     }
 }
 
@@ -193,15 +204,29 @@ impl Frame {
         mel_db: [f32; MEL_BANDS],
         reference: &mut CausalReference,
     ) -> Self {
-        let reference_db = reference.observe(loudest(&mel_db));
+        let mut frame = Self { index, mel_db, ..Self::default() };
+        frame.relate(reference);
+        frame
+    }
+
+    /// Fills what follows from `mel_db`.
+    #[inline(always)]
+    fn relate(&mut self, reference: &mut CausalReference) {
+        let reference_db = reference.observe(loudest(&self.mel_db));
         let floor_db = reference_db - RANGE_DB;
-        let mut relative = mel_db;
-        for level in &mut relative {
-            // `mel_db - reference_db` may round to a hair under -80.
-            *level = if *level > floor_db { *level - reference_db } else { -RANGE_DB };
-            *level = if *level > -RANGE_DB { *level } else { -RANGE_DB };
+        for (relative, &level) in self.relative.iter_mut().zip(&self.mel_db) {
+            // `level - reference_db` may round to a hair under -80.
+            let above = if level > floor_db { level - reference_db } else { -RANGE_DB };
+            *relative = if above > -RANGE_DB { above } else { -RANGE_DB };
         }
-        Self { index, mel_db, reference_db, relative }
+        self.reference_db = reference_db;
+    }
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        let silence = [0.0; MEL_BANDS];
+        Self { index: 0, mel_db: silence, reference_db: 0.0, relative: silence }
     }
 }
 
@@ -213,12 +238,12 @@ impl FeatureStream {
 
     /// Takes the next hop and gives the frame that it completes: none for the first three hops, one
     /// for every later one. Samples are finite and in [-1, 1].
-    pub fn push(
+    pub fn push<'a>(
         &mut self,
         front: &FrontEnd,
-        scratch: &mut Scratch,
+        scratch: &'a mut Scratch,
         hop: &[f32; HOP_SAMPLES],
-    ) -> Option<Frame> {
+    ) -> Option<&'a Frame> {
         let index = self.hops.checked_sub(PAST_HOPS as u64);
         let frame = index.map(|index| {
             let [a, b, c] = &self.past;
@@ -228,8 +253,7 @@ impl FeatureStream {
                 1 => [b, c, a, hop],
                 _ => [c, a, b, hop],
             };
-            let mel_db = front.mel_db(scratch, &samples);
-            Frame::from_mel_db(index, mel_db, &mut self.reference)
+            front.frame(index, &samples, &mut self.reference, scratch)
         });
         if let Some(slot) = self.past.get_mut((self.hops % PAST_HOPS as u64) as usize) {
             slot.copy_from_slice(hop);

@@ -33,7 +33,7 @@ fn harmonics(hops: usize, gain: f32) -> Vec<[f32; HOP_SAMPLES]> {
 
 fn frames(front: &FrontEnd, hops: &[[f32; HOP_SAMPLES]]) -> Vec<Frame> {
     let (mut stream, mut scratch) = (FeatureStream::new(), front.scratch());
-    hops.iter().filter_map(|hop| stream.push(front, &mut scratch, hop)).collect()
+    hops.iter().filter_map(|hop| stream.push(front, &mut scratch, hop).cloned()).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -78,8 +78,8 @@ fn streams_that_share_scratch_do_not_hear_each_other() {
     let mut scratch = front.scratch();
     let (mut a, mut b) = (FeatureStream::new(), FeatureStream::new());
     for i in 0..30 {
-        let from_a = a.push(&front, &mut scratch, &one[i]);
-        let from_b = b.push(&front, &mut scratch, &other[i]);
+        let from_a = a.push(&front, &mut scratch, &one[i]).cloned();
+        let from_b = b.push(&front, &mut scratch, &other[i]).cloned();
         assert_eq!(from_a.as_ref(), i.checked_sub(3).map(|i| &alone[i]));
         assert_eq!(from_b.as_ref(), i.checked_sub(3).map(|i| &other_alone[i]));
     }
@@ -239,10 +239,10 @@ proptest! {
         let mut stream = FeatureStream::new();
         let mut first = front.scratch();
         let mut parts: Vec<Frame> =
-            hops[..cut].iter().filter_map(|hop| stream.push(&front, &mut first, hop)).collect();
+            hops[..cut].iter().filter_map(|hop| stream.push(&front, &mut first, hop).cloned()).collect();
         let mut moved = stream.clone();
         let mut second = front.scratch();
-        parts.extend(hops[cut..].iter().filter_map(|hop| moved.push(&front, &mut second, hop)));
+        parts.extend(hops[cut..].iter().filter_map(|hop| moved.push(&front, &mut second, hop).cloned()));
         prop_assert_eq!(whole.len(), parts.len());
         for (a, b) in whole.iter().zip(&parts) {
             prop_assert_eq!(bits(&a.relative), bits(&b.relative));

@@ -1,24 +1,24 @@
 //! Voice activity: how likely it is that somebody speaks, hop by hop.
 //!
 //! In: the 128 mel bands of one frame in absolute dB (`10 log10(max(power, 1e-10))`), as the front
-//! end computes them for the MFCCs anyway. Out: the probability of speech, in `[0, 1]`, one per hop,
-//! for the middle of the frame. No samples are kept and nothing is looked ahead at.
+//! end computes them for the MFCCs anyway. Out: the probability of speech, in `[0, 1]`, one per
+//! hop, for the middle of the frame. No samples are kept and nothing is looked ahead at.
 //!
 //! # How it hears
 //! The bands are averaged by fours to 32 *pools*. Trackers that only look back follow each pool's
 //! noise floor, and the whole frame's recent and slow level and its running maximum. The network is
-//! shown differences only: the spectrum's shape about its mean, each pool above its noise floor, the
-//! level against its trackers, and the *ripple* of the lowest bands. Those lie 23.6 Hz apart, so the
-//! harmonics of a voice stand in them like the teeth of a comb; the ripple's autocorrelation shows
-//! their spacing, 71 to 425 Hz. A layer of 16 rectified units and a gated recurrent layer of 16
-//! (Cho et al. 2014, with the reset after the product) turn the 88 numbers into one.
+//! shown differences only: the spectrum's shape about its mean, each pool above its noise floor,
+//! the level against its trackers, and the *ripple* of the lowest bands. Those lie 23.6 Hz apart,
+//! so the harmonics of a voice stand in them like the teeth of a comb; the ripple's autocorrelation
+//! shows their spacing, 71 to 425 Hz. A layer of 16 rectified units and a gated recurrent layer of
+//! 16 (Cho et al. 2014, with the reset after the product) turn the 88 numbers into one.
 //!
 //! # Why not a detector off the shelf
 //! earshot 1.2.2, a good one in pure Rust, computes a spectrum of its own: 0.66 ms of CPU time per
 //! second of audio at best on a busy two-core machine, 1.1 ms as a rule, where the whole service is
-//! meant to take 0.5 ms. This one uses the spectrum that is there, took 0.024 ms in the same run, and
-//! can be run over a corpus that exists as spectrograms only. `training/voice/study.md` compares how
-//! well they hear, and says where earshot is the better one.
+//! meant to take 0.5 ms. This one uses the spectrum that is there, took 0.024 ms in the same run,
+//! and can be run over a corpus that exists as spectrograms only. `training/voice/study.md`
+//! compares how well they hear, and says where earshot is the better one.
 //!
 //! # What it learned from
 //! The spectrograms of CREMA-D (ODbL 1.0, which asks for attribution) and synthetic noise, with
@@ -42,7 +42,7 @@ use pulp::{Arch, Simd, WithSimd};
 /// What a detector takes for digital silence, in dB of one mel band: what the rounding to 16 bits
 /// leaves behind lies below, at about -92 dB.
 pub const QUIETEST_DB: f32 = -85.0;
-/// The top of the range in dB of one mel band: a full-scale sine lies 50 dB below.
+/// The top of the range in dB of one mel band: a full-scale sine lies 65 dB below.
 pub const LOUDEST_DB: f32 = 100.0;
 
 /// Mel bands of a frame.
@@ -173,8 +173,8 @@ struct Trackers {
     peak: f32,
 }
 
-/// One call of [`VoiceDetector::push`], to be compiled once per instruction set. A closure would not
-/// do: its call is not always inlined into the function that has the instruction set.
+/// One call of [`VoiceDetector::push`], to be compiled once per instruction set. A closure would
+/// not do: its call is not always inlined into the function that has the instruction set.
 struct Hearing<'a> {
     detector: &'a mut VoiceDetector,
     mel_db: &'a [f32; BANDS],
@@ -201,8 +201,8 @@ impl VoiceDetector {
         Self { trackers: None, state: [0.0; STATE] }
     }
 
-    /// Takes the next frame, in absolute dB per mel band, and gives the probability of speech in its
-    /// middle, in `[0, 1]`.
+    /// Takes the next frame, in absolute dB per mel band, and gives the probability of speech in
+    /// its middle, in `[0, 1]`.
     pub fn push(&mut self, mel_db: &[f32; BANDS]) -> f32 {
         Arch::new().dispatch(Hearing { detector: self, mel_db })
     }
@@ -327,8 +327,9 @@ impl Ripple {
     }
 }
 
-/// Adds `inputs` times `rows` to `sums`: `CHAINS` running sums, an input to each in turn, then those.
-/// One sum alone would wait for each addition before the next; too many do not fit the registers.
+/// Adds `inputs` times `rows` to `sums`: `CHAINS` running sums, an input to each in turn, then
+/// those. One sum alone would wait for each addition before the next; too many do not fit the
+/// registers.
 #[inline(always)]
 fn multiply<const CHAINS: usize, const N: usize, const ROWS: usize>(
     sums: &mut [f32; N],

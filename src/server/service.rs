@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::Stream;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -130,19 +130,19 @@ impl EmotionService for Service {
         request: Request<Streaming<v1::StreamEmotionRequest>>,
     ) -> Result<Response<Self::StreamEmotionStream>, Status> {
         let (outbox, inbox) = mpsc::channel(actor::OUTBOX);
-        // The last word, behind everything that was queued. Room for one, which is all there is.
-        let (last, mut status) = mpsc::channel::<Status>(1);
+        // The last word, behind everything that was queued.
+        let (last, status) = oneshot::channel::<Status>();
         let requests = request.into_inner();
         let context = self.context.clone();
         self.tasks.spawn(async move {
             let ended = serve_stream(context, requests, outbox).await;
             if let Some(status) = ended {
                 // If the client has gone nobody hears it.
-                let _ = last.try_send(status);
+                let _ = last.send(status);
             }
         });
         let responses = ReceiverStream::new(inbox).map(Ok);
-        let error = async_stream_of(async move { status.recv().await });
+        let error = async_stream_of(async move { status.await.ok() });
         Ok(Response::new(Box::pin(responses.chain(error))))
     }
 

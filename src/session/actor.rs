@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -236,7 +236,7 @@ pub async fn run(
     };
     drop(config);
     async {
-        session.outbox.send(Response::Started(started)).await?;
+        session.outbox.send(Response::Started(started.into())).await?;
         session.work(source, &context.draining).await
     }
     .instrument(span)
@@ -256,7 +256,7 @@ async fn read_config(
     };
     let first = first.map_err(|_| SessionError::Idle { limit })?;
     let config = match first.map_err(source_error)? {
-        Some(v1::StreamEmotionRequest { message: Some(Request::Config(config)) }) => config,
+        Some(v1::StreamEmotionRequest { message: Some(Request::Config(config)) }) => *config,
         Some(v1::StreamEmotionRequest { message }) => {
             return Err(SessionError::ConfigMissing { actual: kind(message.as_ref()) });
         }
@@ -347,20 +347,30 @@ impl Session<'_> {
     ) -> Result<Outcome, SessionError> {
         let mut drained = pin!(draining.cancelled());
         let limit = self.limits.idle_timeout;
+        // One timer that is set again when it runs out, not one for each message.
+        let mut idle = pin!(sleep(limit));
+        let mut last = Instant::now();
         loop {
-            // Both branches are cancel-safe: waiting for a token holds nothing, and a source keeps
-            // what it has until it gives a whole message (see `Source::next`).
+            // All branches are cancel-safe: waiting for a token or a moment holds nothing, and a source
+            // keeps what it has until it gives a whole message (see `Source::next`).
             let next = tokio::select! {
                 biased;
                 () = &mut drained => return self.drain().await,
-                next = timeout(limit, source.next()) => next,
+                next = source.next() => next,
+                () = &mut idle => {
+                    if last.elapsed() >= limit {
+                        return Err(SessionError::Idle { limit });
+                    }
+                    idle.as_mut().reset(last + limit);
+                    continue;
+                }
             };
-            let next = next.map_err(|_| SessionError::Idle { limit })?;
             let Some(request) = next.map_err(source_error)? else {
                 self.finish(v1::FinishReason::Client).await?;
                 return Ok(Outcome::Finished);
             };
             self.handle(request).await?;
+            last = Instant::now();
         }
     }
 
@@ -478,13 +488,13 @@ impl Session<'_> {
                 self.estimates += 1;
                 self.guard.entry.estimates.store(self.estimates, Ordering::Relaxed);
                 metrics().estimate(estimate.judgement.abstains.map(Abstain::name));
-                Some(Response::Estimate(render::estimate(&estimate, labels)))
+                Some(Response::Estimate(render::estimate(&estimate, labels).into()))
             }
             Event::Utterance(utterance) => {
                 metrics().utterance();
                 self.settings
                     .wants_utterances
-                    .then(|| Response::Utterance(render::utterance(&utterance, labels)))
+                    .then(|| Response::Utterance(render::utterance(&utterance, labels).into()))
             }
             Event::Warning(warning) => self.settings.wants_warnings.then(|| {
                 metrics().warning(warning.reason.name());
@@ -518,7 +528,7 @@ impl Session<'_> {
             channels,
             last_captured_at_us: self.captured_at_us,
         };
-        self.outbox.send(Response::Finished(finished)).await
+        self.outbox.send(Response::Finished(finished.into())).await
     }
 }
 

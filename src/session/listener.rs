@@ -39,8 +39,6 @@ thread_local! {
 struct Open {
     /// First frame with voice.
     onset: u64,
-    /// First frame that the model hears.
-    lead_in: u64,
     /// Frames with voice so far.
     speech: u64,
     /// Frame behind the last one with voice.
@@ -74,6 +72,8 @@ pub struct Listener {
     /// Next frame to feed to the model.
     cursor: u64,
     open: Option<Open>,
+    /// First frame that the model heard of the utterance that is open or was last.
+    heard_from: u64,
     ended: Option<Segment>,
     /// No utterance reaches back before this frame.
     not_before: u64,
@@ -114,6 +114,7 @@ impl Listener {
             hops: 0,
             cursor: 0,
             open: None,
+            heard_from: 0,
             ended: None,
             not_before: 0,
             evidence: 0,
@@ -134,10 +135,11 @@ impl Listener {
         if matches!(self.manifest.input, Input::WaveformWindow { .. }) {
             self.history.push().copy_from_slice(hop);
         }
-        let frame = SCRATCH.with_borrow_mut(|scratch| self.features.push(&FRONT_END, scratch, hop));
-        if let Some(frame) = frame {
-            self.hear_frame(&frame);
-        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            if let Some(frame) = self.features.push(&FRONT_END, scratch, hop) {
+                self.hear_frame(frame);
+            }
+        });
     }
 
     /// Takes a frame that was made elsewhere: of a spectrogram without audio. Its level is unknown.
@@ -174,8 +176,9 @@ impl Listener {
             .max(self.history.first())
             .min(frame);
         // The frame that brought the news counts its own voice after this.
-        self.open = Some(Open { onset, lead_in, speech: frame - onset, voice_end: frame });
+        self.open = Some(Open { onset, speech: frame - onset, voice_end: frame });
         self.cursor = lead_in;
+        self.heard_from = lead_in;
         self.evidence = lead_in;
         self.assembler.begin();
         self.tracker.begin();
@@ -236,9 +239,12 @@ impl Listener {
 
     fn estimate(&self, since: Interval) -> Estimate {
         let now = SamplePos::of_hop(self.hops);
+        let from = SamplePos::of_hop(self.heard_from);
         let (start, speech, utterance) = match &self.open {
-            Some(open) => (SamplePos::of_hop(open.lead_in), open.speech, self.utterances),
-            None => (now, 0, self.utterances.saturating_sub(1)),
+            Some(open) => (from, open.speech, self.utterances),
+            // What the estimate rests on is the utterance before.
+            None if self.utterances > 0 => (from, 0, self.utterances - 1),
+            None => (now, 0, 0),
         };
         let hops = since.hops.max(1);
         Estimate {

@@ -3,6 +3,7 @@
 //! In: messages that anybody may have written. Out: settings that can be run, or every violation with
 //! its field's path. Nothing behind this module sees a message that was not checked.
 
+pub mod codec;
 pub mod event;
 pub mod parse;
 pub mod render;

@@ -8,7 +8,14 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["prost", "prost_types"], &["wire/", "server/", "commands/client", "commands/stream"]),
     (
         &["tonic", "tonic_types", "tonic_prost"],
-        &["wire/mod.rs", "server/", "commands/client", "commands/stream", "commands/bench"],
+        &[
+            "wire/mod.rs",
+            "wire/codec.rs",
+            "server/",
+            "commands/client",
+            "commands/stream",
+            "commands/bench",
+        ],
     ),
     (&["tonic_health", "tonic_reflection", "tonic_web"], &["server/mod.rs"]),
     (&["ort"], &["model/runtime.rs"]),

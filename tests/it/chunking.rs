@@ -161,17 +161,18 @@ fn comparable(
     let mut told = Told { events: Vec::new(), numbers: Vec::new() };
     for mut estimate in estimates {
         take_numbers(estimate.affect.as_mut(), &mut told.numbers);
-        told.events.push(Response::Estimate(estimate));
+        told.events.push(Response::Estimate(estimate.into()));
     }
     for mut utterance in utterances {
         take_numbers(utterance.affect.as_mut(), &mut told.numbers);
-        told.events.push(Response::Utterance(utterance));
+        told.events.push(Response::Utterance(utterance.into()));
     }
     let mut channels = channels;
     for channel in &mut channels {
         take_numbers(channel.affect.as_mut(), &mut told.numbers);
     }
-    told.events.push(Response::Finished(v1::Finished { channels, ..v1::Finished::default() }));
+    told.events
+        .push(Response::Finished(v1::Finished { channels, ..v1::Finished::default() }.into()));
     told
 }
 
@@ -264,6 +265,6 @@ async fn an_empty_stream_is_a_stream() {
     let client = server.client().await;
     let answer = stream(&client, case(1, 0.0).config, []).await.fine();
     assert_eq!(answer.responses.len(), 2, "{:?}", answer.responses);
-    let requests = vec![wrap(Request::Config(case(1, 0.0).config))];
+    let requests = vec![wrap(Request::Config(case(1, 0.0).config.into()))];
     assert_eq!(send(&client, requests).await.fine().finished().chunks, 0);
 }

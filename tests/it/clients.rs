@@ -189,7 +189,7 @@ async fn never_reading(
 ) -> (Arc<AtomicUsize>, tonic::Streaming<v1::StreamEmotionResponse>) {
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = sent.clone();
-    let first = tokio_stream::once(wrap(Request::Config(config())));
+    let first = tokio_stream::once(wrap(Request::Config(config().into())));
     let chunks: Vec<Request> = chunks(&data, 3_200);
     let endless = (0..).map(move |n: usize| {
         counter.store(n + 1, Ordering::Relaxed);

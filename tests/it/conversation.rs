@@ -69,6 +69,7 @@ async fn estimates_are_finite_probabilities_with_monotone_times() {
             assert!(estimate.abstains);
             continue;
         };
+        assert!(start <= evidence, "{estimate:?}");
         let sum: f32 = affect.scores.iter().map(|score| score.probability).sum();
         assert!((sum - 1.0).abs() < 1e-5, "{sum}");
         for value in [affect.confidence, affect.valence, affect.arousal, affect.distress] {

@@ -41,8 +41,9 @@ proptest! {
 #[test]
 fn the_target_understands_recorded_messages_and_survives_any_one_damaged_byte() {
     let audio = encode(&speech(1, 0.8, 16_000), PLAIN.encoding);
-    let mut requests =
-        vec![wrap(undertone::wire::v1::stream_emotion_request::Message::Config(PLAIN.config()))];
+    let mut requests = vec![wrap(undertone::wire::v1::stream_emotion_request::Message::Config(
+        PLAIN.config().into(),
+    ))];
     requests.extend(chunks(&audio, 2_000).into_iter().map(wrap));
     requests.push(wrap(mark("end")));
     let mut data = vec![1];

@@ -95,7 +95,7 @@ async fn a_bad_configuration_is_refused_with_the_name_of_each_field() {
 async fn messages_out_of_order_are_refused() {
     let server = Server::start().await;
     let client = server.client().await;
-    let good = || wrap(Request::Config(PLAIN.config()));
+    let good = || wrap(Request::Config(PLAIN.config().into()));
     let empty = v1::StreamEmotionRequest { message: None };
     for (what, first) in [
         ("audio", wrap(audio(vec![0; 320]))),

@@ -270,10 +270,13 @@ macro_rules! of_kind {
     ($($name:ident: $kind:ident($type:ty);)+) => {
         impl Answer {
             $(pub(crate) fn $name(&self) -> Vec<&$type> {
-                self.responses
-                    .iter()
-                    .filter_map(|r| if let Response::$kind(x) = r { Some(x) } else { None })
-                    .collect()
+                let mut found: Vec<&$type> = Vec::new();
+                for response in &self.responses {
+                    if let Response::$kind(one) = response {
+                        found.push(one);
+                    }
+                }
+                found
             })+
         }
     };
@@ -320,7 +323,7 @@ pub(crate) async fn stream(
     config: v1::StreamConfig,
     messages: impl IntoIterator<Item = Request>,
 ) -> Answer {
-    let all = std::iter::once(Request::Config(config)).chain(messages);
+    let all = std::iter::once(Request::Config(config.into())).chain(messages);
     send(client, all.map(wrap).collect()).await
 }
 
@@ -366,7 +369,7 @@ impl Talk {
     /// Opens a stream and does not wait.
     pub(crate) async fn dial(client: &Client, config: v1::StreamConfig) -> Self {
         let (requests, inbox) = mpsc::channel(4);
-        requests.send(wrap(Request::Config(config))).await.expect("there is room");
+        requests.send(wrap(Request::Config(config.into()))).await.expect("there is room");
         let responses = client.clone().stream_emotion(ReceiverStream::new(inbox)).await;
         Self { requests, responses: responses.expect("the stream opens").into_inner() }
     }
@@ -392,7 +395,7 @@ pub(crate) struct Script(pub(crate) std::vec::IntoIter<v1::StreamEmotionRequest>
 
 impl Script {
     pub(crate) fn new(config: v1::StreamConfig, messages: Vec<Request>) -> Self {
-        let all = std::iter::once(Request::Config(config)).chain(messages);
+        let all = std::iter::once(Request::Config(config.into())).chain(messages);
         Self(all.map(wrap).collect::<Vec<_>>().into_iter())
     }
 }

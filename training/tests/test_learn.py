@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +101,22 @@ def test_early_figures_end_in_the_figure_of_the_whole(corpora, taught):
     clips = np.array([one.clip for one in heard])
     logits = np.stack([one.logits for one in heard])
     assert table["pooled"]["open"]["nll"] == pytest.approx(metrics.nll(corpora.emotion[clips], logits / 1.3))
+
+
+def test_clips_are_mixed_in_the_drawn_shares():
+    mfcc = np.stack([np.zeros((4, 2)), np.ones((4, 2)), np.full((4, 2), 2.0)]).astype(np.float32)
+    mixture = learn.mixed(mfcc, np.array([2, 0, 1]), 0.75)
+    assert mixture.dtype == np.float32
+    np.testing.assert_allclose(mixture[:, 0, 0], [0.5, 0.75, 1.75])
+    assert learn.mixed(mfcc, np.array([2, 0, 1]), 1.0) is mfcc
+
+
+def test_mixing_clips_learns_too_and_repeats(corpora):
+    parts = splits.split(corpora, "fold:0", seed=1)
+    recipe = replace(SMALL, mixup=0.3)
+    (model, history), (again, _) = (learn.train(corpora, parts, recipe, seed=1) for _ in range(2))
+    for name, weights in model.state_dict().items():
+        assert torch.equal(weights, again.state_dict()[name]), name
+    assert history[-1]["loss"] < history[0]["loss"]
+    table = learn.assess(corpora, learn.hear(model, corpora, parts.test), temperature=1.0)
+    assert table["crema-d"]["closed"]["ua"] > 0.6

@@ -6,16 +6,23 @@ from undertone_training.labels import CORPORA
 
 
 @pytest.mark.parametrize("fold", range(splits.FOLDS))
-def test_no_speaker_is_in_two_parts_of_a_fold_split(corpora, fold):
+def test_no_speaker_is_on_both_sides_of_a_fold_split(corpora, fold):
     parts = splits.split(corpora, f"fold:{fold}", seed=1)
-    train, validation, test = (set(corpora.speaker[part]) for part in (parts.train, parts.validation, parts.test))
-    assert not train & validation and not train & test and not validation & test
+    assert not set(corpora.speaker[parts.train]) & set(corpora.speaker[parts.test])
     assert set(corpora.fold[parts.test]) == {fold}
-    assert len(parts.train) + len(parts.validation) + len(parts.test) == len(corpora)
+    assert len(parts.train) + len(parts.test) == len(corpora) and not len(parts.validation)
+
+
+@pytest.mark.parametrize("fold", range(splits.FOLDS))
+def test_a_recipe_is_developed_without_the_folds_speakers_and_validated_on_unseen_ones(corpora, fold):
+    parts = splits.split(corpora, f"develop:{fold}", seed=1)
+    train, validation = (set(corpora.speaker[part]) for part in (parts.train, parts.validation))
+    assert train and validation and not train & validation and not len(parts.test)
+    assert not (train | validation) & set(corpora.speaker[corpora.fold == fold])
 
 
 def test_corpora_with_few_speakers_are_not_spared_for_validation(corpora):
-    held = splits.split(corpora, "fold:0", seed=1).validation
+    held = splits.split(corpora, "develop:0", seed=1).validation
     assert {CORPORA[index] for index in corpora.corpus[held]} == {"crema-d", "ravdess"}
 
 

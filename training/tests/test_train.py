@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import train
-from undertone_training import export, learn, protocol
+from undertone_training import data, export, learn, protocol, splits
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,32 @@ def test_the_card_has_its_figures_from_the_results(made):
     assert "fold 0 alone" in card
     assert f"{100 * results['unseen_speakers']['crema-d']['open']['ua']['mean']:.1f}" in card
     assert f"{100 * results['random_split']['pooled']['open']['wa']:.1f}" in card
+
+
+def test_a_fold_is_calibrated_on_the_others_alone(features, tmp_path):
+    jobs = []
+    for split in ("fold:0", "fold:1", "fold:2", "all"):
+        recipe = learn.Recipe(epochs=1, clips_per_epoch=64)
+        jobs.append(protocol.Job(split, recipe, 1, 1, "cpu", features, "", tmp_path))
+    protocol.run_all(jobs, workers=1)
+    done = protocol.outcomes(jobs)
+    corpora = data.load(features)
+    telling = splits.has_many_speakers(corpora)
+    heard = {fold: protocol.kept(tmp_path / f"fold-{fold}" / "heard.npz") for fold in range(3)}
+    others = [one for fold in (1, 2) for one in heard[fold] if telling[one.clip]]
+    assert {corpora.fold[one.clip] for one in others} == {1, 2}
+    assert done["fold:0"]["temperature"] == protocol.fitted(corpora, others)
+    # What is kept is what was heard.
+    assert len(heard[0]) == (corpora.fold == 0).sum() == done["fold:0"]["clips"]["test"]
+    np.testing.assert_allclose(heard[0][0].course[-1].shape, (8,))
+    assert set(done["all"]) >= {"temperature"} and "tested" not in done["all"]
+
+
+def test_developing_a_recipe_packages_nothing(features, tmp_path, capsys):
+    typed = ["--features", str(features), "--out", str(tmp_path / "none"), "--runs-folder", str(tmp_path / "runs")]
+    typed += ["--develop", "1", "--epochs", "1", "--clips-per-epoch", "64", "--workers", "1", "--device", "cpu"]
+    assert train.main(typed) == 0
+    assert "val_crema-d" in capsys.readouterr().out and not (tmp_path / "none").exists()
 
 
 def test_finished_runs_are_not_repeated(made, capsys):

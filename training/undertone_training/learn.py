@@ -32,11 +32,11 @@ class Recipe:
     clips_per_epoch: int = 8192
     batch: int = 64
     learning_rate: float = 3e-3
-    weight_decay: float = 0.02
+    weight_decay: float = 0.05
     average: float = 0.995
     label_smoothing: float = 0.1
     # Clips are mixed in pairs, shares drawn from Beta(mixup, mixup), and so are their losses; 0 for none.
-    mixup: float = 0.0
+    mixup: float = 0.2
     # A corpus of n clips is drawn from in proportion to n to this power: TESS is two voices in 2,800 clips.
     corpus_exponent: float = 0.7
     # Subtracted from the logits of labels that a clip's corpus does not have, before the loss. 0 pushes them down

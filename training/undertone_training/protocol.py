@@ -1,8 +1,11 @@
 """All runs behind one shipped model, and the results file that its manifest and card are filled from.
 
 Five runs test on unseen speakers (`fold:0` to `fold:4`), one on the original project's random split, and one trains
-on everything: its weights ship. A finished run leaves `run.npz` in its folder and is not repeated unless the recipe,
+on everything: its weights ship. A finished run leaves `run.json` in its folder and is not repeated unless the recipe,
 the seed or the features have changed, so an interrupted protocol goes on where it stopped.
+
+Temperatures are crossed over: what the fold models said of the speakers that they had not heard calibrates the other
+folds, so no speaker has a part in the calibration that is reported on them, and none is lost to training.
 """
 
 from __future__ import annotations
@@ -77,21 +80,20 @@ def perform(job: Job) -> None:
     tell(f"{len(parts.train)} clips to train on, {len(parts.validation)} to validate, {len(parts.test)} to test")
     device = torch.device(job.device)
     model, history = learn.train(corpora, parts, job.recipe, job.seed, device, tell)
-    temperature, tested = None, None
+    temperature = None
     if len(parts.validation):
         heard = learn.hear(model, corpora, parts.validation)
         logits = np.stack([one.logits for one in heard])
         temperature = metrics.best_temperature(corpora.emotion[parts.validation], logits)
-    if len(parts.test):
-        tested = learn.assess(corpora, learn.hear(model, corpora, parts.test), temperature)
     job.place.mkdir(parents=True, exist_ok=True)
+    if len(parts.test):
+        keep(learn.hear(model, corpora, parts.test), job.place / "heard.npz")
     torch.save(model.state_dict(), job.place / "weights.pt")
     outcome = {
         "key": job.key,
         "split": job.split,
         "clips": {name: len(getattr(parts, name)) for name in ("train", "validation", "test")},
         "temperature": temperature,
-        "tested": tested,
         "history": history,
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
@@ -99,6 +101,24 @@ def perform(job: Job) -> None:
     draft = job.place / "run.json.part"
     draft.write_text(json.dumps(outcome))
     draft.replace(job.place / "run.json")
+
+
+def keep(heard: list[learn.Heard], file: Path) -> None:
+    """Writes what a model said of its test clips."""
+    np.savez(
+        file,
+        clip=np.array([one.clip for one in heard]),
+        logits=np.stack([one.logits for one in heard]),
+        steps=np.array([len(one.course) for one in heard]),
+        course=np.concatenate([one.course for one in heard]),
+    )
+
+
+def kept(file: Path) -> list[learn.Heard]:
+    """Reads what `keep` wrote."""
+    with np.load(file) as saved:
+        courses = np.split(saved["course"], np.cumsum(saved["steps"])[:-1])
+        return [learn.Heard(int(c), l, course) for c, l, course in zip(saved["clip"], saved["logits"], courses)]
 
 
 def in_worker(job: Job) -> None:
@@ -149,7 +169,29 @@ def weights(job: Job) -> StreamingLstm:
 
 
 def outcomes(jobs: list[Job]) -> dict[str, dict]:
-    return {job.split: json.loads((job.place / "run.json").read_text()) for job in jobs if finished(job)}
+    """What each finished run came to, by its split; with `temperature` and, where there are test clips, `tested`."""
+    done = {job.split: json.loads((job.place / "run.json").read_text()) for job in jobs if finished(job)}
+    heard = {job.split: kept(job.place / "heard.npz") for job in jobs if done.get(job.split, {}).get("clips", {}).get("test")}
+    corpora = data.load(jobs[0].features)
+    telling = splits.has_many_speakers(corpora)
+    folds = [split for split in heard if split.startswith("fold:")]
+    for split, run in done.items():
+        others = [one for fold in folds if fold != split for one in heard[fold] if telling[one.clip]]
+        if run["temperature"] is None:
+            run["temperature"] = fitted(corpora, others) if others else fallback(done)
+        if split in heard:
+            run["tested"] = learn.assess(corpora, heard[split], run["temperature"])
+    return done
+
+
+def fitted(corpora: Corpora, heard: list[learn.Heard]) -> float:
+    truth = corpora.emotion[[one.clip for one in heard]]
+    return metrics.best_temperature(truth, np.stack([one.logits for one in heard]))
+
+
+def fallback(done: dict[str, dict]) -> float:
+    """Where one fold alone was run, the random split's validation clips are all there is to calibrate on."""
+    return done.get("random", {}).get("temperature") or 1.0
 
 
 def summary(done: dict[str, dict]) -> dict:
@@ -160,13 +202,12 @@ def summary(done: dict[str, dict]) -> dict:
         rows = {name: run["tested"][corpus] for name, run in folds.items() if corpus in run["tested"]}
         if rows:
             unseen[corpus] = over_folds(corpus, rows)
-    temperatures = [run["temperature"] for run in folds.values()]
     result = {
         "folds": sorted(folds),
         "unseen_speakers": unseen,
         # The shipped weights heard every speaker, so none is left to calibrate them on; the folds' models, trained
-        # by the same recipe, stand in.
-        "temperature": float(np.median(temperatures)) if temperatures else 1.0,
+        # by the same recipe, stand in: `outcomes` fits this one on all folds.
+        "temperature": done["all"]["temperature"],
         "temperatures": {name: run["temperature"] for name, run in folds.items()},
     }
     if folds:

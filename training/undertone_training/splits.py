@@ -1,7 +1,8 @@
 """Who is trained on, validated on and tested on.
 
-`fold:K` tests on the speakers of fold K. Of the other folds' speakers one in eight per corpus is set apart for
-validation; a corpus with fewer than four speakers left gives none, since training could not spare one.
+`fold:K` tests on the speakers of fold K and trains on all others.
+`develop:K` is for choosing a recipe: the speakers of fold K are not touched at all, and of the others one in four per
+corpus is set apart for validation; a corpus with fewer than four speakers left gives none.
 `random` is the original project's split, 80 / 20 by clip, speakers on both sides: for comparison only.
 `all` trains on everything and has nothing to test on.
 """
@@ -15,7 +16,7 @@ import numpy as np
 from .data import Corpora
 
 FOLDS = 5
-VALIDATION_SHARE = 8
+VALIDATION_SHARE = 4
 FEWEST_SPEAKERS = 4
 
 
@@ -36,11 +37,19 @@ def split(corpora: Corpora, name: str, seed: int) -> Split:
     if name == "random":
         return random_split(corpora, rng)
     kind, _, fold = name.partition(":")
-    if kind != "fold" or fold not in {str(index) for index in range(FOLDS)}:
-        raise ValueError(f"no such split: {name!r}; there are fold:0 to fold:{FOLDS - 1}, random and all")
+    if kind not in {"fold", "develop"} or fold not in {str(index) for index in range(FOLDS)}:
+        raise ValueError(f"no such split: {name!r}; there are fold:0 to fold:{FOLDS - 1}, develop:0 and so on, random, all")
     test = corpora.fold == int(fold)
+    if kind == "fold":
+        return Split(everything[~test], nothing, everything[test])
     held = np.isin(corpora.speaker, validation_speakers(corpora, ~test, rng))
-    return Split(everything[~test & ~held], everything[~test & held], everything[test])
+    return Split(everything[~test & ~held], everything[~test & held], nothing)
+
+
+def has_many_speakers(corpora: Corpora) -> np.ndarray:
+    """Which clips are of a corpus with enough speakers to say something about new ones, bool [clips]."""
+    counts = {corpus: len(np.unique(corpora.speaker[corpora.corpus == corpus])) for corpus in np.unique(corpora.corpus)}
+    return np.array([counts[corpus] >= FEWEST_SPEAKERS for corpus in corpora.corpus])
 
 
 def validation_speakers(corpora: Corpora, among: np.ndarray, rng: np.random.Generator) -> list[str]:

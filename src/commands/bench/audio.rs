@@ -7,7 +7,7 @@ use std::f32::consts::{PI, TAU};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{anyhow, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::audio::{ClipHops, ClipReader, Lane, g711};
@@ -44,9 +44,9 @@ impl LoopedAudio {
 
     /// A file, its channels mixed, at its own rate where a stream may have it.
     pub(super) fn file(path: &Path, encoding: Encoding, chunk_ms: u32) -> anyhow::Result<Self> {
-        let context = || path.display().to_string();
-        let (samples, rate_hz) = decode(path).with_context(context)?;
-        Self::cut(encoding, rate_hz, chunk_ms, &samples).with_context(context)
+        let named = |error| anyhow!("{}: {error}", path.display());
+        let (samples, rate_hz) = decode(path).map_err(named)?;
+        Self::cut(encoding, rate_hz, chunk_ms, &samples).map_err(named)
     }
 
     fn cut(

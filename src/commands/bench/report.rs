@@ -71,7 +71,7 @@ pub(super) struct Report {
     /// Mean time of an engine run.
     pub(super) server_engine_run_ms: Option<f64>,
     /// CPU time of the generator per second of audio.
-    pub(super) generator_cpu_ms_per_audio_second: f64,
+    pub(super) generator_cpu_ms_per_audio_second: Option<f64>,
     /// Whether it was broken off.
     pub(super) interrupted: bool,
 }
@@ -114,8 +114,9 @@ impl fmt::Display for Report {
                 "           engine: {rows:.1} rows a run, {wait:.2} ms wait, {run:.2} ms run (means)"
             )?;
         }
-        let generator = self.generator_cpu_ms_per_audio_second;
-        writeln!(f, "generator  {generator:.3} ms CPU per second of audio")?;
+        if let Some(cpu) = self.generator_cpu_ms_per_audio_second {
+            writeln!(f, "generator  {cpu:.3} ms CPU per second of audio")?;
+        }
         write!(f, "errors     {errors}")?;
         for (reason, count) in &self.error_reasons {
             write!(f, "\n           {count} x {reason}")?;

@@ -148,12 +148,22 @@ pub(super) fn affect_text(affect: &v1::Affect) -> String {
 }
 
 /// Why there is no emotion, in words.
-pub(super) fn abstention_text(reason: v1::AbstainReason, speech: Duration) -> String {
+pub(super) fn abstention_text(
+    affect: Option<&v1::Affect>,
+    reason: v1::AbstainReason,
+    speech: Duration,
+) -> String {
     match reason {
         v1::AbstainReason::TooLittleSpeech => {
-            format!("too little speech yet ({:.1} s)", speech.as_secs_f64())
+            format!("too little speech ({:.1} s)", speech.as_secs_f64())
         }
-        v1::AbstainReason::Unsure => "unsure: no emotion stands out".to_owned(),
+        v1::AbstainReason::Unsure => match affect {
+            Some(affect) if affect.top() != v1::Emotion::Unspecified => {
+                let (top, confidence) = (emotion_name(affect.top()), 100.0 * affect.confidence);
+                format!("unsure ({top} {confidence:.0} %)")
+            }
+            _ => "unsure".to_owned(),
+        },
         v1::AbstainReason::NoEvidence => "nothing to judge yet".to_owned(),
         v1::AbstainReason::Unspecified => "abstains".to_owned(),
     }
@@ -166,12 +176,16 @@ fn judged(
     speech: Duration,
 ) -> String {
     match affect {
-        Some(affect) if abstains => {
-            format!("{} ({})", abstention_text(reason, speech), affect_text(affect))
-        }
-        Some(affect) => affect_text(affect),
-        None => abstention_text(reason, speech),
+        Some(affect) if !abstains => affect_text(affect),
+        _ => abstention_text(affect, reason, speech),
     }
+}
+
+/// An utterance from its start to its end, such as `00:01.2-00:03.9  angry 71 %, ...`.
+pub(super) fn utterance_text(u: &v1::Utterance, several_channels: bool) -> String {
+    let what = judged(u.affect.as_ref(), u.abstains, u.abstain_reason(), duration(u.speech));
+    let channel = channel_prefix(u.channel, several_channels);
+    format!("{}-{}  {channel}{what}", clock(duration(u.start)), clock(duration(u.end)))
 }
 
 /// How a channel is named in front of its events, where there are several.
@@ -197,13 +211,7 @@ pub(super) fn to_text(response: &Response, several_channels: bool) -> String {
                 e.level_dbfs
             )
         }
-        Response::Utterance(u) => {
-            let what =
-                judged(u.affect.as_ref(), u.abstains, u.abstain_reason(), duration(u.speech));
-            let channel = channel_prefix(u.channel, several_channels);
-            let (start, end) = (clock(duration(u.start)), clock(duration(u.end)));
-            format!("{start} to {end}  {channel}utterance {}: {what}", u.index + 1)
-        }
+        Response::Utterance(u) => format!("{} (utterance)", utterance_text(u, several_channels)),
         Response::Mark(mark) => {
             format!("{}  mark {}", clock(duration(mark.position)), mark.name)
         }
@@ -227,8 +235,9 @@ fn summary(finished: &v1::Finished) -> String {
     );
     for lane in &finished.channels {
         let channel = channel_prefix(lane.channel, several);
+        let utterances = if lane.utterances == 1 { "utterance" } else { "utterances" };
         let heard = format!(
-            "\n{channel}{:.1} s of voice in {} utterances",
+            "\n{channel}{:.1} s of voice in {} {utterances}",
             seconds(lane.speech),
             lane.utterances
         );
@@ -272,7 +281,7 @@ mod tests {
     #[test]
     fn an_estimate_reads_as_a_sentence_and_as_json() {
         let mut estimate = estimate();
-        let response = Response::Estimate(estimate.clone());
+        let response = Response::Estimate(estimate.clone().into());
         assert_eq!(
             to_text(&response, false),
             "01:01.2  angry 71 %, valence -0.40, arousal +0.62, distress 0.72, voice 90 %, -21 dBFS"
@@ -285,17 +294,17 @@ mod tests {
         assert_eq!(value["abstains"], Value::Null);
         estimate.abstains = true;
         estimate.abstain_reason = v1::AbstainReason::TooLittleSpeech.into();
-        let value = to_json(&Response::Estimate(estimate));
+        let value = to_json(&Response::Estimate(estimate.into()));
         assert_eq!(value["abstains"], "too_little_speech");
     }
 
     #[test]
     fn an_estimate_without_numbers_says_why() {
-        let response = Response::Estimate(v1::Estimate {
+        let response = Response::Estimate(Box::new(v1::Estimate {
             abstains: true,
             abstain_reason: v1::AbstainReason::NoEvidence.into(),
             ..v1::Estimate::default()
-        });
+        }));
         assert!(to_text(&response, true).starts_with("00:00.0  channel 0: nothing to judge yet"));
         assert_eq!(to_json(&response)["emotion"], Value::Null);
     }

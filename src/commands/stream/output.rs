@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
 use std::time::Duration;
 
-use super::events::{to_json, to_text};
+use super::events::{to_json, to_text, utterance_text};
 use super::screen::Screen;
 use crate::commands::client::Response;
 
@@ -67,6 +67,7 @@ impl Output {
                     screen.end()?;
                     writeln!(io::stdout().lock(), "{}", text())
                 }
+                Response::Utterance(u) => screen.say(&utterance_text(u, self.several_channels)),
                 _ => screen.say(&text()),
             },
             To::Text => writeln!(io::stdout().lock(), "{}", text()),

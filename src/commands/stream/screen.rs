@@ -35,7 +35,7 @@ fn colour(emotion: v1::Emotion) -> Color {
     Color::AnsiValue(match emotion {
         v1::Emotion::Calm => 74,      // sky blue
         v1::Emotion::Happy => 185,    // yellow
-        v1::Emotion::Sad => 25,       // blue
+        v1::Emotion::Sad => 32,       // blue
         v1::Emotion::Angry => 166,    // vermilion
         v1::Emotion::Fear => 175,     // reddish purple
         v1::Emotion::Disgust => 36,   // bluish green
@@ -187,7 +187,7 @@ impl<W: Write> Screen<W> {
     fn block(&self, width: usize) -> Vec<Line> {
         let title =
             vec![bold(format!(" {}", clock(self.sent))), tinted(format!("  {}", self.title), GREY)];
-        let mut lines = vec![title];
+        let mut lines = vec![Line::new(), title];
         match self.lanes.values().next() {
             None => lines.push(vec![tinted(" no voice yet", GREY)]),
             Some(only) if self.lanes.len() == 1 => self.portrait(only, width, &mut lines),
@@ -237,7 +237,8 @@ impl<W: Write> Screen<W> {
                 vec![plain(name), tinted(bar, colour(*emotion)), plain(number)]
             });
         }
-        let half = (width / 2).saturating_sub(16).max(9);
+        // What stands beside the two sliders takes 34 columns.
+        let half = (width.saturating_sub(34) / 2).max(5);
         lines.push(vec![
             plain(" valence  "),
             tinted(slider(affect.valence, half), GREY),
@@ -273,7 +274,8 @@ impl<W: Write> Screen<W> {
 /// The emotion that stands out, or why none does.
 fn verdict(estimate: &v1::Estimate, affect: &v1::Affect) -> Ink {
     if estimate.abstains {
-        return tinted(abstention_text(estimate.abstain_reason(), duration(estimate.speech)), GREY);
+        let (reason, speech) = (estimate.abstain_reason(), duration(estimate.speech));
+        return tinted(abstention_text(Some(affect), reason, speech), GREY);
     }
     match affect.top() {
         v1::Emotion::Unspecified => plain(""),

@@ -7,7 +7,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, Stdin};
 
@@ -69,7 +69,8 @@ impl Source {
     /// # Errors
     /// If it cannot be opened or decoded.
     pub(super) fn file(path: &Path, chunk_ms: u32) -> anyhow::Result<Self> {
-        let reader = ClipReader::open(path).with_context(|| path.display().to_string())?;
+        let reader =
+            ClipReader::open(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
         let channels = reader.channels();
         let rate = SampleRate::new(reader.rate_hz());
         let shape = Shape {

@@ -53,7 +53,10 @@ fn hears_a_voice_in_vowels() {
     let heard = probabilities(&frames);
     // The half second of near silence before them, less the window that already sees the first.
     assert!(share_above(&heard[..24], OFF) == 0.0, "{:?}", &heard[..24]);
-    assert!(share_above(&heard[32..], ON) > 0.8, "{:?}", &heard[32..]);
+    // A voice begins an utterance at once and keeps it open: between syllables it may dip below ON.
+    assert!(share_above(&heard[36..44], ON) > 0.8, "{:?}", &heard[36..44]);
+    assert!(share_above(&heard[32..], ON) > 0.6, "{:?}", &heard[32..]);
+    assert!(share_above(&heard[32..], OFF) > 0.8, "{:?}", &heard[32..]);
 }
 
 #[test]
