@@ -36,7 +36,7 @@
 use super::error::AudioError;
 use super::format::AudioFormat;
 use super::lanes::Lane;
-use super::line::{Hop, HopLine, Received};
+use super::line::{Hop, HopLine, Hops, Received};
 use super::pcm::EncodedFrames;
 use crate::units::{MAX_CHANNELS, MODEL_RATE_HZ};
 
@@ -122,6 +122,11 @@ impl Intake {
     /// The next 256 samples of every lane, if there are as many.
     pub fn next_hop(&mut self) -> Option<Hop<'_>> {
         self.line.next_hop()
+    }
+
+    /// The next hops of every lane, as many as there are but at most `most`.
+    pub fn next_hops(&mut self, most: usize) -> Option<Hops<'_>> {
+        self.line.next_hops(most)
     }
 
     /// Ends the stream: flushes the resampler and pads the last hop with zeros. `n` frames make

@@ -43,6 +43,28 @@ impl<'a> Hop<'a> {
     }
 }
 
+/// The next hops of every lane, one behind the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Hops<'a> {
+    start: usize,
+    count: usize,
+    lanes: &'a [Vec<f32>],
+}
+
+impl<'a> Hops<'a> {
+    /// How many there are of each lane; at least one.
+    #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The samples of every lane, in order.
+    pub fn lanes(&self) -> impl Iterator<Item = &'a [[f32; HOP_SAMPLES]]> {
+        let range = self.start..self.start + self.count * HOP_SAMPLES;
+        self.lanes.iter().filter_map(move |lane| Some(lane.get(range.clone())?.as_chunks().0))
+    }
+}
+
 /// How much has come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Received {
@@ -206,6 +228,20 @@ impl HopLine {
         self.taken += HOP_SAMPLES;
         self.next_hop += 1;
         Some(hop)
+    }
+
+    /// The next hops, as many as are ready but at most `most`, if there is one.
+    pub(crate) fn next_hops(&mut self, most: usize) -> Option<Hops<'_>> {
+        let ready = self.ready.first().map_or(0, |lane| lane.len().saturating_sub(self.taken));
+        let count = (ready / HOP_SAMPLES).min(most);
+        if count == 0 {
+            self.compact();
+            return None;
+        }
+        let hops = Hops { start: self.taken, count, lanes: &self.ready };
+        self.taken += count * HOP_SAMPLES;
+        self.next_hop += count as u64;
+        Some(hops)
     }
 
     /// Ends the stream: flushes the resampler, cuts or fills to [`Received::end`], and pads the last

@@ -42,4 +42,4 @@ pub use error::{AudioError, ErrorKind};
 pub use format::{AudioFormat, Encoding};
 pub use intake::{Intake, Tail};
 pub use lanes::Lane;
-pub use line::{Hop, Received};
+pub use line::{Hop, Hops, Received};

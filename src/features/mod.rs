@@ -24,7 +24,8 @@
 //! 1. Features depend on the samples alone. Arithmetic runs on whole hops in one order, so chunks of
 //!    any size give features identical to the bit (on one machine: another instruction set may fuse
 //!    multiplications and additions, and may differ in the last bits).
-//! 2. [`FeatureStream::push`] and [`FrontEnd::mfcc`] allocate nothing.
+//! 2. [`FeatureStream::push`] and [`FrontEnd::mfcc`] allocate nothing, nor does
+//!    [`FeatureStream::push_all`] for up to [`BATCH_HOPS`] hops.
 //! 3. Finite samples give finite features; `relative` is in [-80, 0].
 //!
 //! The transform is single precision: its noise lies some 160 dB below a frame's strongest line, so
@@ -49,7 +50,7 @@ use cosine::CosineTransform;
 use mel::MelFilterbank;
 use pulp::{Arch, Simd, WithSimd};
 pub use reference::{CausalReference, DECAY_DB_PER_SECOND, LOWEST_REFERENCE_DB, RANGE_DB};
-use spectrum::{FrameSamples, Spectrum, SpectrumScratch};
+use spectrum::{FrameSamples, PADDED_BINS, Spectrum, SpectrumScratch};
 
 /// Mel bands of a frame.
 pub const MEL_BANDS: usize = 128;
@@ -57,6 +58,9 @@ pub const MEL_BANDS: usize = 128;
 pub const DEFAULT_COEFFICIENTS: usize = 40;
 /// Most coefficients an MFCC vector can have: the transform of 128 values has no more.
 pub const MAX_COEFFICIENTS: usize = MEL_BANDS;
+
+/// Hops that [`FeatureStream::push_all`] takes without allocating. More than a chunk of 100 ms has.
+pub const BATCH_HOPS: usize = 8;
 
 /// Hops before the current one that a frame reaches back to.
 const PAST_HOPS: usize = 3;
@@ -74,7 +78,8 @@ pub struct FrontEnd {
 #[derive(Debug)]
 pub struct Scratch {
     spectrum: SpectrumScratch,
-    frame: Frame,
+    powers: Vec<[f32; PADDED_BINS]>,
+    frames: Vec<Frame>,
 }
 
 /// What one 64 ms frame gives before the cosine transform.
@@ -112,7 +117,11 @@ impl FrontEnd {
 
     /// Work buffers that fit this front end.
     pub fn scratch(&self) -> Scratch {
-        Scratch { spectrum: self.spectrum.scratch(), frame: Frame::default() }
+        Scratch {
+            spectrum: self.spectrum.scratch(),
+            powers: vec![[0.0; PADDED_BINS]; BATCH_HOPS],
+            frames: vec![Frame::default(); BATCH_HOPS],
+        }
     }
 
     /// The first `coefficients.len()` MFCCs of a frame's relative log-mel, dB. There are
@@ -121,24 +130,20 @@ impl FrontEnd {
         self.arch.dispatch(Cepstrum { cosine: &self.cosine, relative, coefficients });
     }
 
-    /// Computes a frame of `samples`.
-    fn frame<'a>(
+    /// The power spectrum of `samples`.
+    fn power(
         &self,
-        index: u64,
         samples: &FrameSamples<'_>,
-        reference: &mut CausalReference,
-        scratch: &'a mut Scratch,
-    ) -> &'a Frame {
-        let Scratch { spectrum: buffers, frame } = scratch;
-        self.arch.dispatch(Window { spectrum: &self.spectrum, samples, scratch: buffers });
-        self.spectrum.transform(buffers);
-        frame.index = index;
-        self.arch.dispatch(LogMel { front: self, scratch: buffers, frame, reference });
-        frame
+        scratch: &mut SpectrumScratch,
+        power: &mut [f32; PADDED_BINS],
+    ) {
+        self.arch.dispatch(Window { spectrum: &self.spectrum, samples, scratch });
+        self.spectrum.transform(scratch);
+        self.arch.dispatch(Power { spectrum: &self.spectrum, scratch, into: power });
     }
 }
 
-// The three kernels between and around the FFT. What `WithSimd` runs is compiled once per instruction
+// The kernels between and around the FFT. What `WithSimd` runs is compiled once per instruction
 // set, with everything that it inlines; hence types with an `inline(always)` method, not closures.
 
 struct Window<'a> {
@@ -156,10 +161,25 @@ impl WithSimd for Window<'_> {
     }
 }
 
+struct Power<'a> {
+    spectrum: &'a Spectrum,
+    scratch: &'a SpectrumScratch,
+    into: &'a mut [f32; PADDED_BINS],
+}
+
+impl WithSimd for Power<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        self.spectrum.power(self.scratch, self.into);
+    }
+}
+
 struct LogMel<'a> {
-    front: &'a FrontEnd,
-    scratch: &'a mut SpectrumScratch,
-    frame: &'a mut Frame,
+    mel: &'a MelFilterbank,
+    powers: &'a [[f32; PADDED_BINS]],
+    frames: &'a mut [Frame],
     reference: &'a mut CausalReference,
 }
 
@@ -168,10 +188,11 @@ impl WithSimd for LogMel<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let FrontEnd { spectrum, mel, .. } = self.front;
-        mel.apply(simd, spectrum.power(self.scratch), &mut self.frame.mel_db);
-        decibel::power_to_db(&mut self.frame.mel_db);
-        self.frame.relate(self.reference);
+        for (power, frame) in self.powers.iter().zip(self.frames) {
+            self.mel.apply(simd, power, &mut frame.mel_db);
+            decibel::power_to_db(&mut frame.mel_db);
+            frame.relate(self.reference);
+        }
     }
 }
 
@@ -244,22 +265,49 @@ impl FeatureStream {
         scratch: &'a mut Scratch,
         hop: &[f32; HOP_SAMPLES],
     ) -> Option<&'a Frame> {
-        let index = self.hops.checked_sub(PAST_HOPS as u64);
-        let frame = index.map(|index| {
-            let [a, b, c] = &self.past;
-            // The oldest hop lies in the slot that this one will take.
-            let samples = match self.hops % PAST_HOPS as u64 {
-                0 => [a, b, c, hop],
-                1 => [b, c, a, hop],
-                _ => [c, a, b, hop],
-            };
-            front.frame(index, &samples, &mut self.reference, scratch)
-        });
-        if let Some(slot) = self.past.get_mut((self.hops % PAST_HOPS as u64) as usize) {
-            slot.copy_from_slice(hop);
+        self.push_all(front, scratch, std::slice::from_ref(hop)).first()
+    }
+
+    /// Takes the next hops and gives the frames that they complete, the same to the bit as those of
+    /// [`Self::push`] hop by hop. Stage by stage for all of them is faster: the tables and buffers of
+    /// one stage fit the first-level cache, those of all stages do not.
+    pub fn push_all<'a>(
+        &mut self,
+        front: &FrontEnd,
+        scratch: &'a mut Scratch,
+        hops: &[[f32; HOP_SAMPLES]],
+    ) -> &'a [Frame] {
+        let Scratch { spectrum, powers, frames } = scratch;
+        if frames.len() < hops.len() {
+            powers.resize(hops.len(), [0.0; PADDED_BINS]);
+            frames.resize(hops.len(), Frame::default());
         }
-        self.hops += 1;
-        frame
+        let mut places = powers.iter_mut().zip(frames.iter_mut());
+        let mut count = 0;
+        for hop in hops {
+            if let Some(index) = self.hops.checked_sub(PAST_HOPS as u64)
+                && let Some((power, frame)) = places.next()
+            {
+                let [a, b, c] = &self.past;
+                // The oldest hop lies in the slot that this one will take.
+                let samples = match self.hops % PAST_HOPS as u64 {
+                    0 => [a, b, c, hop],
+                    1 => [b, c, a, hop],
+                    _ => [c, a, b, hop],
+                };
+                front.power(&samples, spectrum, power);
+                frame.index = index;
+                count += 1;
+            }
+            if let Some(slot) = self.past.get_mut((self.hops % PAST_HOPS as u64) as usize) {
+                slot.copy_from_slice(hop);
+            }
+            self.hops += 1;
+        }
+        let frames = frames.get_mut(..count).unwrap_or_default();
+        let reference = &mut self.reference;
+        front.arch.dispatch(LogMel { mel: &front.mel, powers, frames: &mut *frames, reference });
+        frames
     }
 
     /// Hops pushed so far.

@@ -52,7 +52,6 @@ pub(super) struct SpectrumScratch {
     packed: Box<[Complex<f32>; PACKED]>,
     transformed: Box<[Complex<f32>; PACKED]>,
     fft: Vec<Complex<f32>>,
-    power: Box<[f32; PADDED_BINS]>,
 }
 
 impl Spectrum {
@@ -74,7 +73,6 @@ impl Spectrum {
             packed: Box::new([zero; PACKED]),
             transformed: Box::new([zero; PACKED]),
             fft: vec![zero; self.fft.get_outofplace_scratch_len()],
-            power: Box::new([0.0; PADDED_BINS]),
         }
     }
 
@@ -100,12 +98,11 @@ impl Spectrum {
         );
     }
 
-    /// Takes the packed spectrum apart and squares it.
+    /// Takes the packed spectrum apart and squares it. What lies behind the spectrum in `power` stays.
     #[inline(always)]
     #[allow(clippy::indexing_slicing, reason = "all bounds are constants; a loop over pairs")]
-    pub(super) fn power<'a>(&self, scratch: &'a mut SpectrumScratch) -> &'a [f32; PADDED_BINS] {
+    pub(super) fn power(&self, scratch: &SpectrumScratch, power: &mut [f32; PADDED_BINS]) {
         let z = &*scratch.transformed;
-        let power = &mut *scratch.power;
         // Mirrored halves of the output, written forwards and backwards.
         let mut low = [0.0_f32; PAIRS];
         let mut high = [0.0_f32; PAIRS];
@@ -128,7 +125,6 @@ impl Spectrum {
         let (first, last) = (2.0 * (z[0].re + z[0].im), 2.0 * (z[0].re - z[0].im));
         power[0] = first * first;
         power[PACKED] = last * last;
-        power
     }
 }
 
@@ -162,7 +158,9 @@ mod tests {
         let (hops, _) = samples.as_chunks::<HOP_SAMPLES>();
         spectrum.window(&[&hops[0], &hops[1], &hops[2], &hops[3]], &mut scratch);
         spectrum.transform(&mut scratch);
-        spectrum.power(&mut scratch).to_vec()
+        let mut power = [0.0; PADDED_BINS];
+        spectrum.power(&scratch, &mut power);
+        power.to_vec()
     }
 
     /// Amplitude of the error of the worst bin, dB relative to the strongest bin.

@@ -41,6 +41,26 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 #[test]
+fn hops_at_once_give_the_frames_of_hops_one_by_one_to_the_bit() {
+    let front = FrontEnd::new();
+    let hops = noise(61, 0.3, 11);
+    let one_by_one = frames(&front, &hops);
+    for batch in [1, 2, 3, 5, BATCH_HOPS, 3 * BATCH_HOPS, hops.len()] {
+        let (mut stream, mut scratch) = (FeatureStream::new(), front.scratch());
+        let at_once: Vec<Frame> = hops
+            .chunks(batch)
+            .flat_map(|hops| stream.push_all(&front, &mut scratch, hops).to_vec())
+            .collect();
+        assert_eq!(at_once.len(), one_by_one.len());
+        for (a, b) in at_once.iter().zip(&one_by_one) {
+            assert_eq!((a.index, bits(&a.mel_db)), (b.index, bits(&b.mel_db)));
+            assert_eq!(bits(&a.relative), bits(&b.relative));
+            assert_eq!(a.reference_db.to_bits(), b.reference_db.to_bits());
+        }
+    }
+}
+
+#[test]
 fn first_frame_comes_with_the_fourth_hop() {
     let front = FrontEnd::new();
     let (mut stream, mut scratch) = (FeatureStream::new(), front.scratch());

@@ -364,20 +364,53 @@ mod tests {
         assert!(sizes.len() < 37, "streams were never batched: {sizes:?}");
     }
 
-    #[tokio::test]
-    async fn late_result_never_reaches_another_stream() {
-        // The first run is slow. Its caller gives up meanwhile, another asks; the answer to the first
-        // must go nowhere.
+    /// An engine whose first run has begun, on row 1, and ends when the sender sends or goes. No test
+    /// then depends on how fast the machine is.
+    fn held() -> (Engine, Arc<Mutex<Vec<usize>>>, std::sync::mpsc::Sender<()>, JoinedInfer) {
+        let (release, gate) = std::sync::mpsc::channel();
+        let (began, has_begun) = std::sync::mpsc::channel();
         let mut first = true;
         let settings = EngineSettings { max_wait: Duration::ZERO, ..SETTINGS };
-        let (engine, _) = engine(settings, move |_| {
+        let (engine, sizes) = engine(settings, move |_| {
             if std::mem::take(&mut first) {
-                thread::sleep(Duration::from_millis(150));
+                began.send(()).unwrap();
+                let _ = gate.recv();
             }
             Ok(())
         });
-        let slow = engine.infer(row(1.0));
-        assert!(tokio::time::timeout(Duration::from_millis(30), slow).await.is_err());
+        let held = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.infer(row(1.0)).await }
+        });
+        (engine, sizes, release, JoinedInfer { held, has_begun })
+    }
+
+    struct JoinedInfer {
+        held: tokio::task::JoinHandle<Result<Row, EngineError>>,
+        has_begun: std::sync::mpsc::Receiver<()>,
+    }
+
+    impl JoinedInfer {
+        async fn begun(self) -> tokio::task::JoinHandle<Result<Row, EngineError>> {
+            let Self { held, has_begun } = self;
+            tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+            held
+        }
+    }
+
+    /// Asks, and goes away before there can be an answer.
+    async fn ask_and_leave(engine: &Engine, value: f32) {
+        let gone = engine.infer(row(value));
+        assert!(tokio::time::timeout(Duration::ZERO, gone).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn late_result_never_reaches_another_stream() {
+        let (engine, _, release, held) = held();
+        // The first run is under way. Its caller gives up, others ask; its answer must go nowhere.
+        held.begun().await.abort();
+        ask_and_leave(&engine, 50.0).await;
+        release.send(()).unwrap();
         for i in 2..20 {
             let answer = engine.infer(row(i as f32)).await.unwrap();
             assert_eq!(answer.output[0], 2.0 * i as f32);
@@ -386,13 +419,15 @@ mod tests {
 
     #[tokio::test]
     async fn requests_whose_caller_has_gone_are_not_run() {
-        let (engine, sizes) = engine(SETTINGS, |_| Ok(()));
+        let (engine, sizes, release, held) = held();
+        let held = held.begun().await;
         for i in 0..3 {
-            let gone = engine.infer(row(i as f32));
-            assert!(tokio::time::timeout(Duration::from_millis(1), gone).await.is_err());
+            ask_and_leave(&engine, i as f32).await;
         }
+        release.send(()).unwrap();
+        held.await.unwrap().unwrap();
         engine.infer(row(9.0)).await.unwrap();
-        assert_eq!(*sizes.lock().unwrap(), [1]);
+        assert_eq!(*sizes.lock().unwrap(), [1, 1]);
     }
 
     #[tokio::test]

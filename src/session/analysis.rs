@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::listener::Listener;
 use crate::audio::{AudioError, AudioFormat, Intake, Lane};
+use crate::features::BATCH_HOPS;
 use crate::model::{EngineError, Model};
 use crate::units::{HOP_SAMPLES, MODEL_RATE_HZ, SamplePos, duration_to_hops};
 use crate::wire::event::{ChannelSummary, Event, Warning, WarningReason};
@@ -62,20 +63,23 @@ impl Listening {
         Self { model, listeners, no_speech_hops: duration_to_hops(no_speech).max(1) }
     }
 
-    /// One hop of every lane.
+    /// Takes the next hops of every lane. Each has to be gone on by, see [`Self::advance`].
+    pub fn hear<'a>(&mut self, lanes: impl Iterator<Item = &'a [[f32; HOP_SAMPLES]]>) {
+        for (listener, hops) in self.listeners.iter_mut().zip(lanes) {
+            listener.hear_all(hops);
+        }
+    }
+
+    /// Goes on by one hop in every lane.
     ///
     /// # Errors
     /// [`EngineError`].
     ///
     /// # Cancellation
     /// Not safe: a listener whose row is under way cannot go on. Drop the whole analysis.
-    pub async fn hop<'a>(
-        &mut self,
-        lanes: impl Iterator<Item = &'a [f32; HOP_SAMPLES]>,
-        events: &mut Vec<Event>,
-    ) -> Result<(), EngineError> {
-        for (listener, samples) in self.listeners.iter_mut().zip(lanes) {
-            listener.hear(samples);
+    pub async fn advance(&mut self, events: &mut Vec<Event>) -> Result<(), EngineError> {
+        for listener in &mut self.listeners {
+            listener.advance();
             run_requests(&self.model, listener).await?;
             listener.settle(events);
             let silent = listener.silent_hops();
@@ -193,7 +197,7 @@ impl Analysis {
     /// [`AnalysisError`]; nothing can be pushed after one.
     ///
     /// # Cancellation
-    /// Not safe, see [`Listening::hop`].
+    /// Not safe, see [`Listening::advance`].
     pub async fn push(
         &mut self,
         chunk: &[u8],
@@ -225,8 +229,11 @@ impl Analysis {
     }
 
     async fn drain(&mut self, events: &mut Vec<Event>) -> Result<(), EngineError> {
-        while let Some(hop) = self.intake.next_hop() {
-            self.listening.hop(hop.lanes(), events).await?;
+        while let Some(hops) = self.intake.next_hops(BATCH_HOPS) {
+            self.listening.hear(hops.lanes());
+            for _ in 0..hops.len() {
+                self.listening.advance(events).await?;
+            }
         }
         Ok(())
     }

@@ -74,7 +74,8 @@ pub async fn analyze(
     let mut events = Vec::new();
     let mut count = 0_u64;
     while let Some(hop) = hops.next_hop()? {
-        listening.hop(hop.lanes(), &mut events).await.map_err(AnalysisError::from)?;
+        listening.hear(hop.lanes().map(std::slice::from_ref));
+        listening.advance(&mut events).await.map_err(AnalysisError::from)?;
         count += 1;
         if count.is_multiple_of(HOPS_PER_TURN) {
             if SamplePos::of_hop(count).duration() > max_length {

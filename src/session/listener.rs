@@ -2,21 +2,23 @@
 //!
 //! In: 256 samples at a time. Out: [`Row`]s for the engine and, when they have come back, [`Event`]s. A
 //! lane never waits: whoever drives it (a live session, a file, the extraction of training data) runs
-//! the requests. For each hop call, in this order: [`Listener::hear`]; while [`Listener::request`] gives a row,
-//! run it and hand it to [`Listener::absorb`]; [`Listener::settle`].
+//! the requests. For each hop call, in this order: [`Listener::hear`]; while [`Listener::request`]
+//! gives a row, run it and hand it to [`Listener::absorb`]; [`Listener::settle`]. Several hops may be
+//! taken at once by [`Listener::hear_all`], and then gone through by [`Listener::advance`].
 //!
 //! Always: what comes out depends on the samples alone, not on how they came in chunks nor on how long
 //! the model took. Frame `i` is numbered like its first hop; its middle, `256 i + 512`, is the moment
 //! that its voice activity is about.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 
 use super::assembler::Assembler;
 use super::history::History;
 use crate::audio::level;
 use crate::features::voice::VoiceDetector;
-use crate::features::{FeatureStream, Frame, FrontEnd, Scratch};
+use crate::features::{BATCH_HOPS, FeatureStream, Frame, FrontEnd, Scratch};
 use crate::model::{Input, Manifest, Row};
 use crate::tracking::{Segment, Segmenter, Tracker};
 use crate::units::{FRAME_SAMPLES, HOP_SAMPLES, SamplePos, duration_to_samples};
@@ -45,6 +47,14 @@ struct Open {
     voice_end: u64,
 }
 
+/// What a hop is, apart from what the model makes of it.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    mean_square: f32,
+    /// Of voice; `None` as long as there is no whole frame.
+    probability: Option<f32>,
+}
+
 /// What was heard since the last estimate.
 #[derive(Debug, Clone, Copy, Default)]
 struct Interval {
@@ -66,6 +76,8 @@ pub struct Listener {
     segmenter: Segmenter,
     tracker: Tracker,
     history: History,
+    /// Hops that have been computed but not heard yet.
+    ahead: VecDeque<Heard>,
     assembler: Assembler,
     /// Hops heard.
     hops: u64,
@@ -98,7 +110,9 @@ impl Listener {
         };
         // An utterance is noticed `min_speech` hops after its onset and reaches `lead_in` before it;
         // a waveform's hop is there `PAST_HOPS` before its frame is.
-        let capacity = settings.segmenter.min_speech_hops + settings.lead_in_hops + PAST_HOPS + 1;
+        // Vectors are written up to a batch ahead.
+        let way_back = settings.segmenter.min_speech_hops + settings.lead_in_hops + PAST_HOPS + 1;
+        let capacity = way_back + BATCH_HOPS as u64;
         let interval = settings.estimate_interval.map_or(0, duration_to_samples);
         Self {
             channel,
@@ -109,6 +123,7 @@ impl Listener {
             segmenter: Segmenter::new(settings.segmenter),
             tracker: Tracker::new(settings.tracker),
             history: History::new(width, capacity),
+            ahead: VecDeque::new(),
             assembler: Assembler::new(input, manifest.state_len()),
             manifest,
             hops: 0,
@@ -129,42 +144,73 @@ impl Listener {
 
     /// Takes the next hop.
     pub fn hear(&mut self, hop: &[f32; HOP_SAMPLES]) {
-        self.since.hops += 1;
-        self.since.energy += f64::from(level::mean_square(hop));
-        self.hops += 1;
-        if matches!(self.manifest.input, Input::WaveformWindow { .. }) {
-            self.history.push().copy_from_slice(hop);
+        self.hear_all(std::slice::from_ref(hop));
+        self.advance();
+    }
+
+    /// Computes all about the next hops that does not depend on the model. They count as heard one by
+    /// one, by [`Self::advance`].
+    pub fn hear_all(&mut self, hops: &[[f32; HOP_SAMPLES]]) {
+        let waveform = matches!(self.manifest.input, Input::WaveformWindow { .. });
+        for hop in hops {
+            if waveform {
+                self.history.push().copy_from_slice(hop);
+            }
+            let heard = Heard { mean_square: level::mean_square(hop), probability: None };
+            self.ahead.push_back(heard);
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            if let Some(frame) = self.features.push(&FRONT_END, scratch, hop) {
-                self.hear_frame(frame);
+            let frames = self.features.push_all(&FRONT_END, scratch, hops);
+            if !waveform {
+                for frame in frames {
+                    FRONT_END.mfcc(&frame.relative, self.history.push());
+                }
+            }
+            // The first hops of a stream complete no frame.
+            let with_frame = self.ahead.iter_mut().rev().take(frames.len()).rev();
+            for (heard, frame) in with_frame.zip(frames) {
+                heard.probability = Some(self.voice.push(&frame.mel_db));
             }
         });
+    }
+
+    /// Goes on by one hop of those that [`Self::hear_all`] took.
+    pub fn advance(&mut self) {
+        let Some(heard) = self.ahead.pop_front() else {
+            return;
+        };
+        self.since.hops += 1;
+        self.since.energy += f64::from(heard.mean_square);
+        self.hops += 1;
+        if let Some(probability) = heard.probability {
+            self.heed(self.frames().saturating_sub(1), probability);
+        }
     }
 
     /// Takes a frame that was made elsewhere: of a spectrogram without audio. Its level is unknown.
     pub fn hear_spectrum(&mut self, frame: &Frame) {
         self.since.hops += 1;
         self.hops = frame.index + PAST_HOPS + 1;
-        self.hear_frame(frame);
-    }
-
-    fn hear_frame(&mut self, frame: &Frame) {
         if !matches!(self.manifest.input, Input::WaveformWindow { .. }) {
             FRONT_END.mfcc(&frame.relative, self.history.push());
         }
         let probability = self.voice.push(&frame.mel_db);
-        match self.segmenter.push(frame.index, probability) {
-            Some(Segment::Began { onset }) => self.begin(onset, frame.index),
+        self.heed(frame.index, probability);
+    }
+
+    /// Frame number `frame` is voice with this probability.
+    fn heed(&mut self, frame: u64, probability: f32) {
+        match self.segmenter.push(frame, probability) {
+            Some(Segment::Began { onset }) => self.begin(onset, frame),
             Some(ended @ Segment::Ended { .. }) => self.ended = Some(ended),
             None => {}
         }
-        if self.segmenter.has_voice(frame.index) {
+        if self.segmenter.has_voice(frame) {
             self.since.voiced += 1;
-            self.last_voice = frame.index;
+            self.last_voice = frame;
             if let Some(open) = &mut self.open {
                 open.speech += 1;
-                open.voice_end = frame.index + 1;
+                open.voice_end = frame + 1;
             }
         }
     }
