@@ -366,9 +366,9 @@ mod tests {
 
     /// An engine whose first run has begun, on row 1, and ends when the sender sends or goes. No test
     /// then depends on how fast the machine is.
-    fn held() -> (Engine, Arc<Mutex<Vec<usize>>>, std::sync::mpsc::Sender<()>, JoinedInfer) {
-        let (release, gate) = std::sync::mpsc::channel();
-        let (began, has_begun) = std::sync::mpsc::channel();
+    fn held() -> (Engine, Arc<Mutex<Vec<usize>>>, std::sync::mpsc::SyncSender<()>, JoinedInfer) {
+        let (release, gate) = std::sync::mpsc::sync_channel(1);
+        let (began, has_begun) = std::sync::mpsc::sync_channel(1);
         let mut first = true;
         let settings = EngineSettings { max_wait: Duration::ZERO, ..SETTINGS };
         let (engine, sizes) = engine(settings, move |_| {
