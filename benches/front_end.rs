@@ -1,8 +1,8 @@
 //! CPU time of the front end. Every figure that criterion prints as a time is time *per second of
 //! audio*.
 //!
-//! `cargo bench --bench front_end` measures stage by stage. `front_end_vs_librosa.py` compares it
-//! with librosa on the same audio; for that, `front_end --repeat N FILE` takes a file of 32-bit floats
+//! `cargo bench --bench front_end` measures stage by stage, and the way from bytes to hops at several
+//! rates. `front_end_vs_librosa.py` compares it with librosa on the same audio; for that, `front_end --repeat N FILE` takes a file of 32-bit floats
 //! (little-endian, 16 kHz, mono) N times through log-mel, reference and 40 MFCCs, and prints the last
 //! coefficient.
 #![allow(missing_docs, clippy::expect_used, reason = "a measurement, not a library")]
@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group};
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
+use undertone::audio::{AudioFormat, Encoding, Intake, Lane};
 use undertone::features::{DEFAULT_COEFFICIENTS, FeatureStream, FrontEnd, MEL_BANDS};
-use undertone::units::{FRAME_SAMPLES, HOP_SAMPLES};
+use undertone::units::{ChannelCount, FRAME_SAMPLES, HOP_SAMPLES, SampleRate};
 
 /// Two seconds of audio: the shortest whole number of hops that is whole seconds.
 const HOPS: usize = 125;
@@ -101,6 +102,35 @@ fn stages(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// From the bytes of a mono stream to its hops, resampling being most of it.
+fn intake(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("intake_per_audio_second");
+    for rate_hz in [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000] {
+        let format = AudioFormat {
+            encoding: Encoding::Linear16,
+            rate: SampleRate::new(rate_hz).expect("a rate of a stream"),
+            channels: ChannelCount::MONO,
+        };
+        let mut intake = Intake::new(format, &[Lane::channel(0)]).expect("a format of a stream");
+        let bytes: Vec<u8> = (0..rate_hz * SECONDS)
+            .flat_map(|n| ((n * 8_000 / rate_hz % 200) as i16 * 100 - 10_000).to_le_bytes())
+            .collect();
+        group.bench_function(format!("{rate_hz}_hz"), |bencher| {
+            bencher.iter_custom(|passes| {
+                per_audio_second(passes, || {
+                    for slice in bytes.chunks(format.bytes_per_hop()) {
+                        intake.push(slice).expect("samples are taken");
+                        while let Some(hop) = intake.next_hop() {
+                            black_box(hop.lanes().count());
+                        }
+                    }
+                })
+            });
+        });
+    }
+    group.finish();
+}
+
 fn repeat(passes: usize, file: &str) {
     let bytes = std::fs::read(file).expect("the audio file must be readable");
     let (floats, _) = bytes.as_chunks::<4>();
@@ -121,7 +151,7 @@ fn repeat(passes: usize, file: &str) {
     println!("{}", mfcc.last().copied().unwrap_or_default());
 }
 
-criterion_group!(benches, stages);
+criterion_group!(benches, stages, intake);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
