@@ -33,7 +33,7 @@ pub fn session(data: &[u8]) {
         let shape = RowShape { input: manifest.input.len(), states: vec![8, 1], output: 8 };
         let settings = EngineSettings { max_batch: 4, max_wait: Duration::ZERO, queue: 4 };
         let engine = Engine::start("tiny-steps", shape, settings, Mean).expect("a thread");
-        Models::from_parts(vec![Model { manifest, engine }])
+        Models::from_parts(vec![Model { manifest: manifest.into(), engine }])
     });
     session_with(data, &MODELS);
 }

@@ -445,7 +445,7 @@ mod tests {
             hops += 1;
         }
         assert_eq!(hops, (2 << 20) / 256 - 1, "all but what the resampler holds back");
-        assert!(intake.line.ready_capacity() <= 8 * HOP_SAMPLES);
+        assert!(intake.line.ready_capacity() <= HOP_SAMPLES);
     }
 
     #[test]

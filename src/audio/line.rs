@@ -13,9 +13,10 @@ use crate::units::{ChannelCount, HOP_SAMPLES, MAX_CHANNELS, MODEL_RATE_HZ, Sampl
 /// Frames decoded at once: one hop at 16 kHz. The scratch buffer is on the stack.
 const BLOCK_FRAMES: usize = HOP_SAMPLES;
 
-/// Samples per lane that the buffer of finished samples keeps its room for: eight hops, 128 ms, which
-/// is more than a usual chunk of 20 to 100 ms makes. What a larger chunk made it grow is given back.
-const KEPT_SAMPLES: usize = 8 * HOP_SAMPLES;
+/// Samples per lane that the buffer of finished samples keeps its room for: what is not yet a hop. A
+/// stream waits for its next chunk most of the time; the room of a chunk is given back meanwhile, and
+/// the next stream's chunk finds it warm in the cache.
+const KEPT_SAMPLES: usize = HOP_SAMPLES;
 
 /// The next 256 samples at 16 kHz of every lane.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +111,7 @@ impl HopLine {
             detectors: [ClipDetector::default(); MAX_CHANNELS as usize],
             clipped: vec![0; lanes.len()].into(),
             resampler: Resampler::new(rate_hz, lanes.len())?,
-            ready: vec![Vec::new(); lanes.len()],
+            ready: lanes.iter().map(|_| Vec::with_capacity(KEPT_SAMPLES)).collect(),
             taken: 0,
             next_hop: 0,
             frames: 0,
@@ -125,6 +126,7 @@ impl HopLine {
             return Err(AudioError::AfterFinish { frames: self.frames });
         }
         self.compact();
+        self.make_room(frames.len());
         let mut first = 0;
         while first < frames.len() {
             self.still_whole()?;
@@ -290,7 +292,15 @@ impl HopLine {
         self.resampler.as_ref().map_or(0, Resampler::latency_frames)
     }
 
-    /// Removes what was taken, and gives back room that only a big chunk needed.
+    /// Room for what `frames` will make, at once instead of by doubling.
+    fn make_room(&mut self, frames: usize) {
+        let samples = frames as u64 * u64::from(MODEL_RATE_HZ) / u64::from(self.rate_hz);
+        for lane in &mut self.ready {
+            lane.reserve_exact(samples as usize);
+        }
+    }
+
+    /// Removes what was taken, and gives back the room of the chunk.
     fn compact(&mut self) {
         let taken = std::mem::take(&mut self.taken);
         for lane in &mut self.ready {

@@ -15,7 +15,7 @@
 //!    zeros up to the end of the last hop.
 //! 4. No sequence of bytes panics; no sample that leaves is NaN, infinite or, before resampling,
 //!    outside ±1 (a resampled square wave may ring a few per cent above).
-//! 5. In steady state nothing is allocated, and what a big chunk made grow shrinks again.
+//! 5. Between chunks a stream holds only what is not yet a hop, however big its chunks are.
 //!
 //! In reading order: [`mod@format`] (what a stream says it sends), [`g711`] and `pcm` (bytes to samples),
 //! [`lanes`], `clipping`, `resample` (any rate to 16 kHz; the only user of rubato), `line` (frames in,

@@ -102,8 +102,8 @@ pub struct LoadSettings {
 /// A model, ready.
 #[derive(Debug)]
 pub struct Model {
-    /// What it is.
-    pub manifest: Manifest,
+    /// What it is; every session holds on to it.
+    pub manifest: Arc<Manifest>,
     /// What runs it.
     pub engine: Engine,
 }
@@ -160,7 +160,7 @@ impl Model {
         };
         let engine = Engine::start(&model, shape, settings.engine, graph)
             .map_err(|source| ModelError::Thread { model: model.clone(), source })?;
-        Ok(Self { manifest, engine })
+        Ok(Self { manifest: Arc::new(manifest), engine })
     }
 }
 

@@ -52,12 +52,11 @@ impl Listening {
         settings: &AnalysisSettings,
         no_speech: std::time::Duration,
     ) -> Self {
-        let manifest = Arc::new(model.manifest.clone());
         let listeners = lanes
             .iter()
             .map(|lane| {
                 let channel = lane.channels().next().unwrap_or_default() as u32;
-                Listener::new(channel, manifest.clone(), settings)
+                Listener::new(channel, model.manifest.clone(), settings)
             })
             .collect();
         Self { model, listeners, no_speech_hops: duration_to_hops(no_speech).max(1) }
