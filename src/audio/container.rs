@@ -33,7 +33,7 @@ use symphonia::core::packet::Packet;
 
 use super::error::AudioError;
 use super::lanes::Lane;
-use super::line::{Hop, HopLine, Received};
+use super::line::{Hop, HopLine, Hops, Received};
 use super::pcm::DecodedFrames;
 use crate::units::{ChannelCount, MAX_CHANNELS};
 
@@ -357,6 +357,22 @@ impl ClipHops {
     /// # Errors
     /// As [`ClipReader::next_packet`], and [`AudioError::NonFinite`].
     pub fn next_hop(&mut self) -> Result<Option<Hop<'_>>, AudioError> {
+        self.decode()?;
+        Ok(self.line.next_hop())
+    }
+
+    /// The next hops of every lane, at least one and at most `most`; `None` at the end. The last hop is
+    /// padded with zeros.
+    ///
+    /// # Errors
+    /// As [`Self::next_hop`].
+    pub fn next_hops(&mut self, most: usize) -> Result<Option<Hops<'_>>, AudioError> {
+        self.decode()?;
+        Ok(self.line.next_hops(most))
+    }
+
+    /// Decodes until there is a hop, or nothing more to decode.
+    fn decode(&mut self) -> Result<(), AudioError> {
         while !self.line.has_hop() && !self.line.is_finished() {
             let channels = self.reader.channels().get();
             match self.reader.next_packet()? {
@@ -364,7 +380,7 @@ impl ClipHops {
                 None => self.line.finish()?,
             }
         }
-        Ok(self.line.next_hop())
+        Ok(())
     }
 
     /// How much has been decoded, in frames of the file and on the 16 kHz line.

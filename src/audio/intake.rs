@@ -162,9 +162,9 @@ impl Intake {
     }
 
     /// How much of the audio that was received may not have reached a hop yet because of resampling,
-    /// in samples at 16 kHz: 0 at 16 kHz, 144 (9 ms) at 24, 32 and 48 kHz, 240 (15 ms) at 44.1 kHz, 288
-    /// (18 ms) at 8 kHz, at most. Positions do not shift by this; what was said is only known so much
-    /// later.
+    /// in samples at 16 kHz, at most: 0 at 16 kHz, 144 (9 ms) at 24, 32 and 48 kHz, 240 (15 ms) at 44.1
+    /// kHz, 288 (18 ms) at 8 kHz, 480 (30 ms) at 22.05 kHz. Positions do not shift by this; what was
+    /// said is only known so much later.
     pub fn latency_samples(&self) -> u64 {
         (self.line.latency_frames() as u64 * u64::from(MODEL_RATE_HZ))
             .div_ceil(u64::from(self.format.rate.hz()))

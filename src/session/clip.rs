@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::analysis::{AnalysisError, Listening};
 use crate::audio::{AudioError, ClipHops, ClipReader, Lane};
+use crate::features::BATCH_HOPS;
 use crate::model::Model;
 use crate::units::SamplePos;
 use crate::wire::event::{ChannelSummary, Event};
@@ -46,7 +47,7 @@ impl From<AudioError> for ClipError {
 }
 
 /// Hops between two chances for other tasks: about 2 ms of work.
-const HOPS_PER_TURN: u64 = 256;
+const HOPS_PER_TURN: usize = 256;
 
 /// Analyses what `reader` gives, up to `max_length` of audio. `progress` is told the frames decoded.
 ///
@@ -70,30 +71,34 @@ pub async fn analyze(
     // A recording's silences are no news: no warnings about them.
     let never = Duration::from_secs(u64::from(u32::MAX));
     let mut listening = Listening::new(model, &lanes, &settings.analysis, never);
-    let mut hops = ClipHops::new(reader, &lanes)?;
+    let mut clip = ClipHops::new(reader, &lanes)?;
     let mut events = Vec::new();
-    let mut count = 0_u64;
-    while let Some(hop) = hops.next_hop()? {
-        listening.hear(hop.lanes().map(std::slice::from_ref));
-        listening.advance(&mut events).await.map_err(AnalysisError::from)?;
-        count += 1;
-        if count.is_multiple_of(HOPS_PER_TURN) {
-            if SamplePos::of_hop(count).duration() > max_length {
-                return Err(ClipError::TooLong { limit: max_length });
-            }
-            progress(hops.received().frames);
+    let mut in_turn = 0;
+    while let Some(hops) = clip.next_hops(BATCH_HOPS)? {
+        let count = hops.len();
+        listening.hear(hops.lanes());
+        for _ in 0..count {
+            listening.advance(&mut events).await.map_err(AnalysisError::from)?;
+        }
+        if clip.received().end.duration() > max_length {
+            return Err(ClipError::TooLong { limit: max_length });
+        }
+        in_turn += count;
+        if in_turn >= HOPS_PER_TURN {
+            in_turn = 0;
+            progress(clip.received().frames);
             tokio::task::yield_now().await;
         }
     }
-    let length = hops.received().end;
+    let length = clip.received().end;
     listening.finish(length.0, &mut events).await.map_err(AnalysisError::from)?;
-    let clipped: Vec<u64> = (0..lanes.len()).map(|lane| hops.take_clipped(lane)).collect();
+    let clipped: Vec<u64> = (0..lanes.len()).map(|lane| clip.take_clipped(lane)).collect();
     Ok(ClipReport {
         length,
         events,
         channels: listening.summaries(&clipped),
-        corrupt_packets: hops.reader().corrupt_packets(),
-        cut_short: hops.reader().is_cut_short(),
+        corrupt_packets: clip.reader().corrupt_packets(),
+        cut_short: clip.reader().is_cut_short(),
     })
 }
 
