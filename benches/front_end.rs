@@ -21,6 +21,9 @@ use undertone::units::{ChannelCount, FRAME_SAMPLES, HOP_SAMPLES, SampleRate};
 const HOPS: usize = 125;
 const SECONDS: u32 = 2;
 
+/// Hops of a chunk of 100 ms, which the service takes at once.
+const CHUNK_HOPS: usize = 6;
+
 /// A voice-like sound with a little noise.
 fn audio() -> Vec<[f32; HOP_SAMPLES]> {
     let mut state = 1_u32;
@@ -67,6 +70,15 @@ fn stages(criterion: &mut Criterion) {
             per_audio_second(passes, || {
                 for hop in &audio {
                     black_box(stream.push(&front, &mut scratch, hop));
+                }
+            })
+        });
+    });
+    group.bench_function("log_mel_by_chunks", |bencher| {
+        bencher.iter_custom(|passes| {
+            per_audio_second(passes, || {
+                for hops in audio.chunks(CHUNK_HOPS) {
+                    black_box(stream.push_all(&front, &mut scratch, hops));
                 }
             })
         });
@@ -141,8 +153,8 @@ fn repeat(passes: usize, file: &str) {
     let mut mfcc = [0.0; DEFAULT_COEFFICIENTS];
     for _ in 0..passes {
         let mut stream = FeatureStream::new();
-        for hop in hops {
-            if let Some(frame) = stream.push(&front, &mut scratch, hop) {
+        for hops in hops.chunks(CHUNK_HOPS) {
+            for frame in stream.push_all(&front, &mut scratch, hops) {
                 front.mfcc(&frame.relative, &mut mfcc);
                 black_box(&mfcc);
             }
