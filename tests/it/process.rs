@@ -294,6 +294,8 @@ fn a_port_in_use_is_told_with_its_setting() {
         assert_eq!(output.status.code(), Some(1));
         let error = text(&output.stderr);
         assert!(error.contains(&address) && error.contains(setting), "{error}");
+        // Standard error is no terminal here: the log has no colours.
+        assert!(error.contains("starting") && !error.contains('\x1b'), "{error:?}");
     }
 }
 
