@@ -108,20 +108,16 @@ fn install_logs(
             }))
     });
     let logs = match settings.log_format {
-        LogFormat::Text => {
-            fmt::layer().with_ansi(colours_wanted()).with_writer(std::io::stderr).boxed()
+        // Files and pipes get plain text; at a terminal tracing-subscriber itself heeds NO_COLOR.
+        LogFormat::Text if std::io::stderr().is_terminal() => {
+            fmt::layer().with_writer(std::io::stderr).boxed()
         }
+        LogFormat::Text => fmt::layer().with_ansi(false).with_writer(std::io::stderr).boxed(),
         LogFormat::Json => fmt::layer().json().with_writer(std::io::stderr).boxed(),
     };
     // A second server in one process, as tests have it, keeps the first one's logs.
     let _ = tracing_subscriber::registry().with(filter).with(spans).with(logs).try_init();
     Ok(())
-}
-
-/// Whether somebody looks at the log: files and pipes get plain text, and <https://no-color.org> is kept.
-fn colours_wanted() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stderr().is_terminal() && !refused
 }
 
 /// The process's own CPU time and memory, named by OpenTelemetry's conventions.
