@@ -75,7 +75,7 @@ $(CARGO_FUZZ):
 	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(FUZZ_HOME)
 
 # What the runs need to know of the corpora's place.
-model: setup .venv-training/ready ## Extract features, train, measure and export the default model (about an hour on 2 cores).
+model: setup .venv-training/ready ## Extract features, train, measure and export the default model (a quarter of an hour to an hour on 2 cores).
 	@test -n "$(UNDERTONE_CORPORA)" || { echo "set UNDERTONE_CORPORA to the folder with the corpora" >&2; exit 1; }
 	$(CARGO) run --release --bin undertone -- features "$(UNDERTONE_CORPORA)" --out training/data
 	.venv-training/bin/python training/train.py --features training/data/features.npz --out models/undertone-four
