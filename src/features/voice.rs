@@ -146,9 +146,12 @@ const fn matrix<const N: usize, const ROWS: usize>(mut at: usize) -> ([[f32; N];
 
 /// The detector of one channel of one stream.
 ///
-/// ```ignore
+/// ```
+/// use undertone::features::{MEL_BANDS, voice::VoiceDetector};
+///
 /// let mut detector = VoiceDetector::new();
-/// let probability = detector.push(&mel_db);
+/// let silence = [-100.0; MEL_BANDS];
+/// assert!(detector.push(&silence) < 0.5);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct VoiceDetector {
