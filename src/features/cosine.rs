@@ -74,8 +74,12 @@ impl CosineTransform {
             let mut odd = [0.0_f32; LANES];
             product(simd, &sums, &block.even, &mut even);
             product(simd, &differences, &block.odd, &mut odd);
-            for (i, value) in out.iter_mut().enumerate() {
-                *value = if i % 2 == 0 { even[i / 2] } else { odd[i / 2] };
+            let (pairs, last) = out.as_chunks_mut::<2>();
+            for ((pair, even), odd) in pairs.iter_mut().zip(even).zip(odd) {
+                *pair = [even, odd];
+            }
+            if let [value] = last {
+                *value = even[pairs.len()];
             }
         }
     }

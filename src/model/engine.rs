@@ -218,12 +218,18 @@ impl<R: Runner> Worker<R> {
         }
     }
 
-    /// Takes what waits; if the batch is not full, lets others join for `max_wait`. The thread sleeps
-    /// that time out instead of waking for each request: a wake-up costs more than a row.
+    /// Takes what waits; if the batch is not full, lets others join until its first has waited for
+    /// `max_wait`. The thread sleeps that time out instead of waking for each request: a wake-up costs
+    /// more than a row.
     fn gather(&mut self, requests: &mut Vec<Request>) {
         let max = self.settings.max_batch.max(1);
-        if self.inbox.len() + requests.len() < max && !self.settings.max_wait.is_zero() {
-            thread::sleep(self.settings.max_wait);
+        if self.inbox.len() + requests.len() < max {
+            // The first may have waited already, behind a run or a full batch.
+            let waited = requests.first().map_or(Duration::ZERO, |first| first.asked.elapsed());
+            let left = self.settings.max_wait.saturating_sub(waited);
+            if !left.is_zero() {
+                thread::sleep(left);
+            }
         }
         while requests.len() < max {
             match self.inbox.try_recv() {
