@@ -213,7 +213,12 @@ impl HopLine {
 
     /// Whether 256 samples are ready.
     pub(crate) fn has_hop(&self) -> bool {
-        self.ready.first().map_or(0, Vec::len) >= self.taken + HOP_SAMPLES
+        self.ready_hops() > 0
+    }
+
+    fn ready_hops(&self) -> usize {
+        let samples = self.ready.first().map_or(0, Vec::len);
+        samples.saturating_sub(self.taken) / HOP_SAMPLES
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -234,8 +239,7 @@ impl HopLine {
 
     /// The next hops, as many as are ready but at most `most`, if there is one.
     pub(crate) fn next_hops(&mut self, most: usize) -> Option<Hops<'_>> {
-        let ready = self.ready.first().map_or(0, |lane| lane.len().saturating_sub(self.taken));
-        let count = (ready / HOP_SAMPLES).min(most);
+        let count = self.ready_hops().min(most);
         if count == 0 {
             self.compact();
             return None;

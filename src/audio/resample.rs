@@ -110,7 +110,7 @@ impl Resampler {
         let entries = (RESOLUTION * highest).ceil() as usize;
         let parameters = SincInterpolationParameters {
             sinc_len: taps,
-            // The same middle of the transition as rubato gives the FFT filter.
+            // The middle of the transition that rubato gives an FFT filter of this length.
             f_cutoff: Some(rubato::calculate_cutoff(FILTER_SAMPLES, WindowFunction::Blackman)),
             oversampling_factor: entries,
             interpolation: SincInterpolationType::Linear,

@@ -171,7 +171,8 @@ def weights(job: Job) -> StreamingLstm:
 def outcomes(jobs: list[Job]) -> dict[str, dict]:
     """What each finished run came to, by its split; with `temperature` and, where there are test clips, `tested`."""
     done = {job.split: json.loads((job.place / "run.json").read_text()) for job in jobs if finished(job)}
-    heard = {job.split: kept(job.place / "heard.npz") for job in jobs if done.get(job.split, {}).get("clips", {}).get("test")}
+    tested = [job for job in jobs if job.split in done and done[job.split]["clips"]["test"]]
+    heard = {job.split: kept(job.place / "heard.npz") for job in tested}
     corpora = data.load(jobs[0].features)
     telling = splits.has_many_speakers(corpora)
     folds = [split for split in heard if split.startswith("fold:")]
