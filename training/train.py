@@ -1,8 +1,10 @@
-"""Trains, measures and packages one model: features in, `models/<name>/` out.
+"""Trains and packages one model: features in, `models/<name>/` out, and beside the runs the protocol by which
+`undertone evaluate` judges it.
 
     python training/train.py --features training/data/features.npz --out models/undertone-four
 
-Runs that are finished are not repeated, so the command can be interrupted and given again.
+Runs that are finished are not repeated, so the command can be interrupted and given again. Its figures are put into
+manifest and card by `training/card.py`, once `undertone evaluate` has measured them.
 """
 
 from __future__ import annotations
@@ -13,23 +15,22 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
+import dataclasses
 import json
 import platform
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import onnxruntime
 import torch
 
-from undertone_training import export, learn, package, protocol
+from undertone_training import data, export, learn, package, protocol, splits
+from undertone_training.labels import CORPORA
 
 HERE = Path(__file__).resolve().parent
 BATCHES = (1, 16, 64)
-# Float32 sums in another order differ by about 1e-6 on logits of this size.
-LARGEST_DISPARITY = 1e-4
 
 
 def arguments(typed: list[str] | None) -> argparse.Namespace:
@@ -37,53 +38,93 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--features", type=Path, default=HERE / "data" / "features.npz", help="what `undertone features` wrote")
     add("--out", type=Path, default=HERE.parent / "models" / "undertone-four", help="the model's folder")
-    add("--version", default="0.1.0", help="the model's version, for its manifest")
-    add("--runs-folder", type=Path, default=HERE / "runs", help="weights and outcome of each run")
-    add("--results", type=Path, help="results file (default: training/results/<name of --out>.json)")
+    add("--version", default="0.2.0", help="the model's version, for its manifest")
+    add("--corpora", default=",".join(CORPORA), help="the corpora to train on")
+    add("--runs-folder", type=Path, help="weights and outcome of each run (default: training/runs/<name of --out>)")
     add("--folds", default="0,1,2,3,4", help="folds of unseen speakers to test on")
-    add("--develop", type=int, metavar="FOLD", help="only try the recipe: validate it on speakers of the other folds")
-    add("--epochs", type=int, help=f"instead of the recipe's {learn.Recipe().epochs}")
-    add("--clips-per-epoch", type=int, help=f"instead of the recipe's {learn.Recipe().clips_per_epoch}")
-    add("--seed", type=int, default=1)
+    add("--seeds", default="1,2,3", help="each fold and the random split is run with each of them")
+    add("--develop", metavar="FOLDS", help="only try the recipe: validate it on the speakers of these folds")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another value in the recipe, such as shape.units=64")
     add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time, a process each")
     add("--threads", type=int, default=1, help="threads of each run")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(typed)
 
 
+def changed(recipe, assignments: list[str]):
+    """`recipe` with `name=value` assignments made; a dot leads into its parts.
+
+    Raises SystemExit with the names that there are where one is not known.
+    """
+    for assignment in assignments:
+        path, _, text = assignment.partition("=")
+        name, _, rest = path.partition(".")
+        known = {field.name for field in dataclasses.fields(recipe)}
+        if name not in known or not text:
+            raise SystemExit(f"--set {assignment}: there is no {name!r}; there are {', '.join(sorted(known))}")
+        old = getattr(recipe, name)
+        value = changed(old, [f"{rest}={text}"]) if rest else type(old)(json.loads(text))
+        recipe = dataclasses.replace(recipe, **{name: value})
+    return recipe
+
+
 def jobs(given: argparse.Namespace) -> list[protocol.Job]:
-    changes = {"epochs": given.epochs, "clips_per_epoch": given.clips_per_epoch}
-    recipe = replace(learn.Recipe(), **{name: value for name, value in changes.items() if value is not None})
-    names = [f"fold:{fold}" for fold in given.folds.split(",") if fold] + ["random", "all"]
+    corpora = tuple(corpus for corpus in CORPORA if corpus in given.corpora.split(","))
+    recipe = changed(learn.Recipe(corpora=corpora), given.set)
+    seeds = [int(seed) for seed in given.seeds.split(",")]
     if given.develop is not None:
-        names = [f"develop:{given.develop}"]
+        wanted = [(f"develop:{fold}", seed) for seed in seeds for fold in given.develop.split(",")]
+    else:
+        tested = [f"fold:{fold}" for fold in given.folds.split(",") if fold] + ["random"]
+        wanted = [("all", seeds[0])] + [(split, seed) for seed in seeds for split in tested]
     print_of = protocol.fingerprint(given.features)
+    folder = given.runs_folder or HERE / "runs" / given.out.resolve().name
     return [
-        protocol.Job(name, recipe, given.seed, given.threads, given.device, given.features, print_of, given.runs_folder)
-        for name in names
+        protocol.Job(split, recipe, seed, given.threads, given.device, given.features, print_of, folder)
+        for split, seed in wanted
     ]
 
 
-def collect(done: list[protocol.Job], out: Path) -> dict:
-    """Exports the weights trained on everything and gathers all figures."""
-    last = done[-1]
-    model = protocol.weights(last)
-    made = export.build(model)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "model.onnx"
-    path.write_bytes(made.SerializeToString())
-    disparity = export.disparity(model, made)
-    if disparity > LARGEST_DISPARITY:
-        raise RuntimeError(f"the exported graph differs from the network by {disparity}, more than {LARGEST_DISPARITY}")
+def collect(done: list[protocol.Job], out: Path, version: str) -> dict:
+    """Packages all runs: the one on everything into `out`, the others as the protocol. Returns the facts about it."""
+    name = out.resolve().name
+    corpora = data.load(done[0].features, done[0].recipe.corpora)
+    temperatures = protocol.temperatures(done)
+    runs, disparities = [], []
+    for job in done:
+        model = protocol.weights(job)
+        folder = out if job.split == "all" else job.place
+        disparities.append(package.write(folder, name, version, model, job.recipe.corpora, temperatures[job]))
+        kind, _, fold = job.split.partition(":")
+        if kind == "fold":
+            runs.append({"model": job.place.name, "kind": kind, "fold": int(fold), "seed": job.seed})
+        elif kind == "random":
+            names = corpora.clip_names[splits.split(corpora, job.split, job.seed).test]
+            (job.place / "clips.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+            clips = f"{job.place.name}/clips.txt"
+            runs.append({"model": job.place.name, "kind": kind, "seed": job.seed, "clips": clips})
+    text = {
+        "schema": 1,
+        "name": name,
+        "description": "Models trained by the recipe of the shipped one, each without the clips that it is judged on.",
+        "speakers": {speaker: int(fold) for speaker, fold in zip(corpora.speaker, corpora.fold)},
+        "runs": runs,
+    }
+    (done[0].folder / "protocol.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    shipped = next(job for job in done if job.split == "all")
+    model, path = protocol.weights(shipped), out / "model.onnx"
     return {
-        **protocol.summary(protocol.outcomes(done)),
-        "recipe": last.recipe.as_dict(),
-        "seed": last.seed,
-        "features_sha256": last.fingerprint,
+        "name": name,
+        "version": version,
+        "recipe": shipped.recipe.as_dict(),
+        "seeds": sorted({job.seed for job in done}),
+        "features_sha256": shipped.fingerprint,
         "parameters": sum(weights.numel() for weights in model.parameters()),
         "state_size": model.shape.state_size,
         "onnx_bytes": path.stat().st_size,
-        "largest_disparity": disparity,
+        "largest_disparity": max(disparities),
+        "temperature": temperatures[shipped],
+        "minutes": {job.name: json.loads((job.place / "run.json").read_text())["minutes"] for job in done},
         "cost_ms_per_audio_second": {str(batch): round(export.cost_ms(path, batch), 4) for batch in BATCHES},
         "software": {
             "python": platform.python_version(),
@@ -109,15 +150,13 @@ def main(typed: list[str] | None = None) -> int:
         print("\ninterrupted; the same command goes on with the runs that are not finished", file=sys.stderr)
         return 130
     if given.develop is not None:
+        print(protocol.developed(todo))
         return 0
-    results = collect(todo, given.out)
-    name = given.out.resolve().name
-    where = given.results or HERE / "results" / f"{name}.json"
-    where.parent.mkdir(parents=True, exist_ok=True)
-    where.write_text(json.dumps(results, indent=1) + "\n")
-    package.write(name, given.version, given.out, results)
-    print(package.table(results))
-    print(f"{given.out}: model.onnx, model.toml, MODEL_CARD.md; figures in {where}")
+    facts = collect(todo, given.out, given.version)
+    where = todo[0].folder / "training.json"
+    where.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(f"{given.out}: model.onnx, model.toml; runs and protocol in {todo[0].folder}")
+    print(f"next: undertone evaluate CORPORA --protocol {todo[0].folder} --out DIR, then training/card.py")
     return 0
 
 

@@ -18,7 +18,6 @@ pub(crate) struct Assembler {
     row: Option<Row>,
     /// Vectors in the step or since the last window.
     vectors: usize,
-    voiced: bool,
     /// The window's values, for window kinds.
     window: VecDeque<f32>,
 }
@@ -26,7 +25,7 @@ pub(crate) struct Assembler {
 impl Assembler {
     /// For a model with that input and that many state values.
     pub(crate) fn new(input: Input, state_len: usize) -> Self {
-        Self { input, state_len, row: None, vectors: 0, voiced: false, window: VecDeque::new() }
+        Self { input, state_len, row: None, vectors: 0, window: VecDeque::new() }
     }
 
     /// Starts an utterance: no state, nothing heard. Buffers are kept.
@@ -36,17 +35,15 @@ impl Assembler {
         row.state.clear();
         row.state.resize(self.state_len, 0.0);
         self.vectors = 0;
-        self.voiced = false;
         self.window.clear();
     }
 
     /// Takes the next vector. Returns true when the model is to run: call [`Self::request`] then.
-    pub(crate) fn feed(&mut self, vector: &[f32], voiced: bool) -> bool {
+    pub(crate) fn feed(&mut self, vector: &[f32]) -> bool {
         let Some(row) = &mut self.row else {
             return false;
         };
         self.vectors += 1;
-        self.voiced |= voiced;
         let due = match self.input {
             Input::Step { .. } => {
                 row.input.extend_from_slice(vector);
@@ -62,25 +59,18 @@ impl Assembler {
         if !due {
             return false;
         }
-        let run = self.voiced;
         self.vectors = 0;
-        self.voiced = false;
-        if !run {
-            row.input.clear();
-        }
-        run
+        true
     }
 
     /// Vectors that a step lacks: 0 when it has just been run or nothing voiced stands in it.
     pub(crate) fn lacking(&self) -> usize {
         match self.input {
-            Input::Step { .. } if self.voiced => STEP_HOPS - self.vectors,
-            Input::MfccWindow { stride_hops, .. } | Input::WaveformWindow { stride_hops, .. }
-                if self.voiced =>
-            {
+            _ if self.vectors == 0 => 0,
+            Input::Step { .. } => STEP_HOPS - self.vectors,
+            Input::MfccWindow { stride_hops, .. } | Input::WaveformWindow { stride_hops, .. } => {
                 stride_hops - self.vectors
             }
-            _ => 0,
         }
     }
 

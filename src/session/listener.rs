@@ -237,21 +237,16 @@ impl Listener {
 
     /// The next row that the model must run before the lane can settle, if any.
     pub fn request(&mut self) -> Option<Row> {
-        let onset = self.open.as_ref()?.onset;
+        self.open.as_ref()?;
         while self.cursor < self.frames() {
             let index = self.cursor;
-            let voiced = if index + 1 == self.frames() {
-                self.segmenter.has_voice(index)
-            } else {
-                index >= onset
-            };
             let Some(vector) = self.history.get(index) else {
                 // Cannot be: the history is as long as the longest way back. Better a gap than a stop.
                 self.cursor = self.history.first().max(index + 1);
                 continue;
             };
             self.cursor += 1;
-            if self.assembler.feed(vector, voiced) {
+            if self.assembler.feed(vector) {
                 self.evidence = self.cursor;
                 return self.assembler.request();
             }

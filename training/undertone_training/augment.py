@@ -1,8 +1,9 @@
 """Variations of a clip that leave its emotion alone, made on its cepstra.
 
 What differs between people and rooms is mostly linear there: a microphone or room adds a constant vector, a vocal
-tract of another length warps the frequency axis, which is a 40 x 40 matrix on cepstra, and another pace resamples
-the hops.
+tract of another length warps the frequency axis, which is a matrix on cepstra, and another pace resamples the hops.
+What is not linear (noise, reverberation, a telephone line, another reference level) is done on the 128 bands that the
+cepstra stand for, in power.
 """
 
 from __future__ import annotations
@@ -11,73 +12,61 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .data import COEFFICIENTS, MEL_BANDS, STEP_HOPS
+from . import cepstra
+from .data import COEFFICIENTS, HOP_SECONDS, STEP_HOPS
 
-DB = np.float32(np.sqrt(MEL_BANDS))  # what one dB in all bands adds to coefficient 0
+DB = np.float32(np.sqrt(cepstra.MEL_BANDS))  # what one dB in all bands adds to coefficient 0
+NEPERS_PER_DB = np.float32(np.log(10.0) / 10.0)  # of power
+FLOOR_DB = np.float32(-80.0)
+DECAY_DB_PER_HOP = np.float32(1.0 * HOP_SECONDS)  # of the front end's reference
+OCTAVES_FROM_500_HZ = np.log2(np.maximum(cepstra.BAND_CENTRES_HZ, 60.0) / 500.0)
+# ITU-T G.712's channel is 300 to 3,400 Hz; a band's filter reaches a little beyond its centre.
+OFF_THE_LINE = (cepstra.BAND_CENTRES_HZ < 280.0) | (cepstra.BAND_CENTRES_HZ > 3450.0)
 
 
 @dataclass(frozen=True)
 class Strength:
     """How much of each; zero switches one off."""
 
-    crop: float = 0.1  # up to this share of a clip is cut off, split over start and end
-    pace: float = 0.1  # resampling of the time axis, +- this share
-    warp: float = 0.06  # of the frequency axis, +- this share
+    crop: float = 0.12  # up to this share of a clip is cut off, split over start and end
+    pace: float = 0.12  # resampling of the time axis, +- this share
+    warp: float = 0.12  # of the frequency axis, +- this share
     level_db: float = 2.0  # standard deviation of a constant level against the reference
-    onset_db: float = 8.0  # at most: level below the reference at the start, rising to none (see `hot_start`)
-    channel: float = 0.1  # constant offset per coefficient, in its standard deviations
+    channel_db: float = 0.5  # standard deviation of each of eight smooth ripples over the bands
     mask_hops: int = 8  # longest time mask; two of them
-
-
-def dct() -> np.ndarray:
-    """The orthonormal DCT-II of the front end, its first 40 rows, [40, 128]."""
-    band = (np.arange(MEL_BANDS) + 0.5) * np.pi / MEL_BANDS
-    matrix = np.cos(np.arange(COEFFICIENTS)[:, None] * band) * np.sqrt(2.0 / MEL_BANDS)
-    matrix[0] /= np.sqrt(2.0)
-    return matrix
-
-
-def slaney_hz(mel: np.ndarray) -> np.ndarray:
-    return np.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * np.exp((mel - 15.0) * np.log(6.4) / 27.0))
-
-
-def slaney_mel(hz: np.ndarray) -> np.ndarray:
-    return np.where(hz < 1000.0, hz * 3.0 / 200.0, 15.0 + np.log(np.maximum(hz, 1.0) / 1000.0) * 27.0 / np.log(6.4))
-
-
-def warp_matrix(factor: float) -> np.ndarray:
-    """The 40 x 40 matrix that moves what is at f Hz to `factor` * f Hz, for row vectors of cepstra."""
-    edges = np.linspace(0.0, slaney_mel(np.array(8000.0)), MEL_BANDS + 2)
-    centres = edges[1:-1]
-    source = np.interp(slaney_mel(slaney_hz(centres) / factor), centres, np.arange(MEL_BANDS))
-    low = np.clip(source.astype(int), 0, MEL_BANDS - 2)
-    share = source - low
-    bands = np.zeros((MEL_BANDS, MEL_BANDS))
-    rows = np.arange(MEL_BANDS)
-    bands[rows, low] = 1.0 - share
-    bands[rows, low + 1] += share
-    transform = dct()
-    return (transform @ bands @ transform.T).T.astype(np.float32)
+    hot_start: float = 0.0  # probability that the reference already stands where louder speech put it
+    noise: float = 0.0  # probability of added noise, 8 to 45 dB below the clip's mean level
+    reverberation: float = 0.0  # probability of a room of 0.2 to 0.8 s
+    telephone: float = 0.0  # probability of a telephone's band
 
 
 class Augmenter:
-    """Draws variations of clips. `mean` and `deviation` are the training clips' per coefficient."""
+    """Draws variations of clips. `mean` is the training clips' per coefficient: what a mask shows."""
 
-    def __init__(self, strength: Strength, mean: np.ndarray, deviation: np.ndarray):
-        self.strength, self.mean, self.deviation = strength, mean, deviation
-        factors = 1.0 + strength.warp * np.linspace(-1.0, 1.0, 17)
-        self.warps = [warp_matrix(factor) for factor in factors]
+    RIPPLES = 8
+
+    def __init__(self, strength: Strength, mean: np.ndarray):
+        self.strength, self.mean = strength, mean
+        factors = 1.0 + strength.warp * np.linspace(-1.0, 1.0, 21)
+        self.warps = [cepstra.warp(factor, COEFFICIENTS) for factor in factors] if strength.warp else []
+        self.to_cepstra = cepstra.dct(COEFFICIENTS).T.astype(np.float32)
+        self.to_bands = np.ascontiguousarray(self.to_cepstra.T)
+        order = np.arange(1, self.RIPPLES + 1)[:, None]
+        band = (np.arange(cepstra.MEL_BANDS) + 0.5) / cepstra.MEL_BANDS
+        self.ripples = np.cos(np.pi * order * band) / np.sqrt(order)
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator, longest: int) -> np.ndarray:
-        """One variation of `clip` [hops, 40], at most `longest` hops of it."""
+        """One variation of `clip` [hops, 64], at most `longest` hops of it."""
         by = self.strength
         hops = self.resample(self.crop(clip, rng, longest), rng)[:longest]
-        if by.warp:
+        if self.warps:
             hops = hops @ self.warps[rng.integers(len(self.warps))]
-        offset = rng.standard_normal(COEFFICIENTS).astype(np.float32) * by.channel * self.deviation
-        offset[0] = rng.normal(0.0, by.level_db) * DB
-        hops = hops + offset.astype(np.float32)
-        self.hot_start(hops, rng)
+        chosen = rng.random(4) < (by.noise, by.reverberation, by.telephone, by.hot_start)
+        if chosen.any():
+            hops = self.roughen(hops, rng, *chosen)
+        offset = (rng.normal(0.0, by.channel_db, self.RIPPLES) @ self.ripples).astype(np.float32) @ self.to_cepstra
+        offset[0] += rng.normal(0.0, by.level_db) * DB
+        hops = hops + offset
         for _ in range(2 if by.mask_hops else 0):
             width = int(rng.integers(0, by.mask_hops + 1))
             start = int(rng.integers(0, max(1, len(hops) - width)))
@@ -98,10 +87,37 @@ class Augmenter:
         share = (at - low.astype(np.float32))[:, None]
         return clip[low] * (1.0 - share) + clip[np.minimum(low + 1, len(clip) - 1)] * share
 
-    def hot_start(self, hops: np.ndarray, rng: np.random.Generator) -> None:
-        """In a recording the reference climbs with the first loud sounds; in a stream it already stands where
-        earlier speech put it. A level that rises to its place over the first half second or so imitates that."""
-        if self.strength.onset_db and rng.random() < 0.3:
-            reach = min(int(rng.integers(15, 60)), len(hops))
-            below = rng.uniform(0.0, self.strength.onset_db) * DB
-            hops[:reach, 0] -= below * np.linspace(1.0, 0.0, reach, dtype=np.float32)
+    @staticmethod
+    def ring(power: np.ndarray, keep: np.float32) -> np.ndarray:
+        """What is left after each hop of all the hops before it, `keep` of it from hop to hop."""
+        left = np.zeros_like(power)
+        for hop in range(1, len(power)):
+            left[hop] = keep * left[hop - 1] + power[hop - 1]
+        return left
+
+    def roughen(
+        self, hops: np.ndarray, rng: np.random.Generator, noise: bool, room: bool, telephone: bool, hot: bool
+    ) -> np.ndarray:
+        """Noise, a room, a telephone, and what the causal reference makes of the outcome."""
+        power = np.exp(hops @ self.to_bands * NEPERS_PER_DB)
+        if room:
+            keep = np.float32(10.0 ** (-6.0 * HOP_SECONDS / rng.uniform(0.2, 0.8)))
+            # A tail this many dB below the sound that rings on, whatever its length.
+            share = np.float32(3.0 * (1.0 - keep) * 10.0 ** (-rng.uniform(3.0, 12.0) / 10.0))
+            power = power + share * self.ring(power, keep)
+        if noise:
+            tilt = -rng.uniform(-0.5, 4.5) * OCTAVES_FROM_500_HZ + rng.normal(0.0, 1.5, self.RIPPLES) @ self.ripples
+            level = 10.0 * np.log10(power.mean(0).max() + 1e-12) - rng.uniform(8.0, 45.0)
+            # Power of a band of noise is distributed exponentially; a band's filter averages some of that out.
+            flutter = 0.4 + 0.6 * rng.standard_exponential(power.shape, dtype=np.float32)
+            power = power + np.exp((level + tilt - tilt.max()) * NEPERS_PER_DB).astype(np.float32) * flutter
+        bands = np.log(power + np.float32(1e-12)) / NEPERS_PER_DB
+        if telephone:
+            floor = bands.max() - np.float32(rng.uniform(35.0, 70.0))
+            bands[:, OFF_THE_LINE] = np.minimum(bands[:, OFF_THE_LINE], floor)
+        ramp = DECAY_DB_PER_HOP * np.arange(len(bands), dtype=np.float32)
+        loudest = bands.max(1)
+        reference = np.maximum.accumulate(loudest + ramp) - ramp
+        if hot:
+            reference = np.maximum(reference, loudest.max() + np.float32(rng.uniform(-3.0, 8.0)) - ramp)
+        return np.maximum(bands - reference[:, None], FLOOR_DB) @ self.to_cepstra

@@ -1,23 +1,24 @@
 """Features as `undertone features` writes them, and batches made of them.
 
-In: `features.npz` (`mfcc` float32 [hops, 40], dB-domain cepstra relative to the causal running maximum; `offsets`
+In: `features.npz` (`mfcc` float32 [hops, 64], dB-domain cepstra relative to the causal running maximum; `offsets`
 int64 [clips + 1]; `segments` int64 [m, 3]: clip, first hop, end hop, hops counted from the clip's start) and
 `features.csv` beside it, one row per clip in the same order.
-Out: padded batches float32 [batch, hops, 40] whose hop count is a multiple of 16, one step of the model.
+Out: padded batches float32 [batch, hops, 64] whose hop count is a multiple of 16, one step of the model.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .cepstra import MEL_BANDS
 from .labels import CORPORA, LABELS
 
-COEFFICIENTS = 40
-MEL_BANDS = 128
+COEFFICIENTS = 64
 STEP_HOPS = 16
 HOP_SECONDS = 256 / 16000
 STEP_SECONDS = STEP_HOPS * HOP_SECONDS
@@ -41,9 +42,10 @@ class Item:
 class Corpora:
     """All clips: features, labels, and who speaks."""
 
-    mfcc: np.ndarray  # [hops, 40]
+    mfcc: np.ndarray  # [hops, 64]
     offsets: np.ndarray  # [clips + 1]
     segments: np.ndarray  # [m, 3]
+    clip_names: np.ndarray  # [clips], str
     emotion: np.ndarray  # [clips], index into LABELS
     corpus: np.ndarray  # [clips], index into CORPORA
     speaker: np.ndarray  # [clips], str
@@ -59,8 +61,26 @@ class Corpora:
     def piece(self, item: Item) -> np.ndarray:
         return self.clip(item.clip)[item.start : item.end]
 
-def load(features: Path) -> Corpora:
-    """Reads `features` (.npz) and the .csv beside it.
+    def restricted_to(self, corpora: Sequence[str]) -> Corpora:
+        """The clips of `corpora` alone, numbered anew."""
+        chosen = np.flatnonzero(np.isin(self.corpus, [CORPORA.index(corpus) for corpus in corpora]))
+        if len(chosen) == len(self):
+            return self
+        number = np.full(len(self), -1)
+        number[chosen] = np.arange(len(chosen))
+        segments = self.segments[number[self.segments[:, 0]] >= 0].copy()
+        segments[:, 0] = number[segments[:, 0]]
+        lengths = np.diff(self.offsets)[chosen]
+        return Corpora(
+            mfcc=np.concatenate([self.clip(clip) for clip in chosen]),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            segments=segments,
+            **{name: getattr(self, name)[chosen] for name in ("clip_names", "emotion", "corpus", "speaker", "sex", "fold")},
+        )
+
+
+def load(features: Path, corpora: Sequence[str] = CORPORA) -> Corpora:
+    """Reads the clips of `corpora` from `features` (.npz) and the .csv beside it.
 
     Raises ValueError where the two do not belong together, with what differs.
     """
@@ -83,16 +103,18 @@ def load(features: Path) -> Corpora:
     ):
         raise ValueError(f"{features}: a segment lies outside its clip")
     column = lambda name: np.array([row[name] for row in rows])
-    return Corpora(
+    everything = Corpora(
         mfcc=mfcc,
         offsets=offsets,
         segments=segments,
+        clip_names=column("clip"),
         emotion=np.array([LABELS.index(row["emotion"]) for row in rows]),
         corpus=np.array([CORPORA.index(row["corpus"]) for row in rows]),
         speaker=column("speaker"),
         sex=column("sex"),
         fold=column("fold").astype(int),
     )
+    return everything.restricted_to(corpora)
 
 
 def utterances(corpora: Corpora, clips: np.ndarray) -> list[list[Item]]:
@@ -139,7 +161,7 @@ def steps_in(hops: int) -> int:
 
 
 def pad(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Stacks pieces [hops, 40] into [batch, hops, 40], and the steps of each.
+    """Stacks pieces [hops, 64] into [batch, hops, 64], and the steps of each.
 
     What is left over of a last step is cut off, as in service, where the model is asked once per full step.
     """

@@ -15,8 +15,8 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from . import pitch
 from .data import COEFFICIENTS, STEP_HOPS, STEP_SECONDS
-from .labels import LABELS
 from .model import StreamingLstm
 
 OPSET = 18
@@ -40,6 +40,33 @@ class Graph:
         return outputs[0]
 
 
+def envelope(graph: Graph, model: StreamingLstm) -> str:
+    """The lowest coefficients, normalised."""
+    bounds = [graph.constant(name, np.array([at], np.int64)) for name, at in
+              (("envelope_from", 0), ("envelope_to", model.shape.envelope), ("envelope_axis", 2))]
+    graph.add("Slice", ["mfcc", *bounds], "lowest")
+    graph.add("Sub", ["lowest", graph.constant("feature_mean", model.mean.numpy())], "centred")
+    return graph.add("Mul", ["centred", graph.constant("feature_scale", model.scale.numpy())], "envelope")
+
+
+def pitched(graph: Graph, model: StreamingLstm) -> str:
+    """Envelope, pitch, voicing and its score; `StreamingLstm.features` says the same."""
+    add, number = graph.add, lambda name, value: graph.constant(name, np.array(value, np.float32))
+    add("MatMul", ["mfcc", graph.constant("pitch_templates", model.templates.numpy())], "score")
+    add("Mul", ["score", number("pitch_sharpness", pitch.SHARPNESS)], "sharpened")
+    add("Softmax", ["sharpened"], "share", axis=-1)
+    add("MatMul", ["share", graph.constant("pitch_octaves", model.octaves.numpy()[:, None])], "octaves")
+    last = graph.constant("axis_last", np.array([-1], np.int64))
+    add("ReduceMax", ["score", last], "best", keepdims=1)
+    add("Sub", ["best", number("half_voiced", pitch.HALF_VOICED)], "above")
+    add("Mul", ["above", number("voicing_slope", pitch.VOICING_SLOPE)], "voicing")
+    add("Sigmoid", ["voicing"], "voiced")
+    add("Mul", ["voiced", "octaves"], "voiced_octaves")
+    add("Mul", ["voiced_octaves", number("pitch_gain", pitch.PITCH_GAIN)], "pitch")
+    add("Mul", ["best", number("score_gain", pitch.SCORE_GAIN)], "salience")
+    return add("Concat", ["envelope", "pitch", "voiced", "salience"], "features", axis=2)
+
+
 def gates_for_onnx(weights: torch.Tensor) -> np.ndarray:
     """PyTorch orders an LSTM's gates input, forget, cell, output; ONNX input, output, forget, cell."""
     i, f, c, o = weights.detach().numpy().reshape(4, -1, *weights.shape[1:])
@@ -47,18 +74,23 @@ def gates_for_onnx(weights: torch.Tensor) -> np.ndarray:
 
 
 def build(model: StreamingLstm) -> onnx.ModelProto:
+    """The graph of one step; see `StreamingLstm.step`."""
     shape, graph = model.shape, Graph()
     add, values = graph.add, lambda tensor: tensor.detach().numpy().astype(np.float32)
     first = graph.constant("axis_0", np.array([0], np.int64))
     second = graph.constant("axis_1", np.array([1], np.int64))
 
-    add("Sub", ["mfcc", graph.constant("feature_mean", values(model.mean))], "centred")
-    add("Mul", ["centred", graph.constant("feature_scale", values(model.scale))], "normalised")
-    stacked = np.array([0, shape.ticks, shape.stacked_hops * COEFFICIENTS], np.int64)
-    add("Reshape", ["normalised", graph.constant("stacked_shape", stacked)], "stacked")
+    envelope(graph, model)
+    features = pitched(graph, model) if shape.pitch else "envelope"
+    stacked = np.array([0, shape.ticks, shape.stacked_hops * shape.features], np.int64)
+    add("Reshape", [features, graph.constant("stacked_shape", stacked)], "stacked")
     add("Transpose", ["stacked"], "ticks", perm=[1, 0, 2])
     sizes = graph.constant("state_sizes", np.array(shape.state_sizes, np.int64))
-    add("Split", ["state", sizes], "h1", "c1", "h2", "c2", "total", "largest", "gates", axis=1)
+    numbers = range(1, shape.layers + 1)
+    before = [f"{kind}{number}" for number in numbers for kind in "hc"]
+    graph.nodes.append(
+        helper.make_node("Split", ["state", sizes], [*before, "total", "largest", "gates"], name="states", axis=1)
+    )
 
     def lstm(number: int, layer: torch.nn.LSTM, x: str) -> str:
         weights = graph.constant(f"lstm{number}_w", gates_for_onnx(layer.weight_ih_l0)[None])
@@ -72,7 +104,9 @@ def build(model: StreamingLstm) -> onnx.ModelProto:
             add("Squeeze", [f"last_{kind}{number}", first], f"next_{kind}{number}")
         return add("Squeeze", [f"all{number}", second], f"y{number}")
 
-    y = lstm(2, model.lstm2, lstm(1, model.lstm1, "ticks"))
+    y = "ticks"
+    for number, layer in zip(numbers, model.lstm):
+        y = lstm(number, layer, y)
 
     # The state is linear in the gated sums, so the mean over an utterance needs no memory of its parts.
     add("MatMul", [y, graph.constant("gate_w", values(model.gate.weight.T))], "gate_product")
@@ -95,7 +129,7 @@ def build(model: StreamingLstm) -> onnx.ModelProto:
 
     add("Relu", [linear("hidden", model.hidden, "pooled", "hidden_sum")], "hidden")
     linear("output", model.output, "hidden", "logits")
-    carried = ["next_h1", "next_c1", "next_h2", "next_c2", "next_total", "next_largest", "next_gates"]
+    carried = [*(f"next_{name}" for name in before), "next_total", "next_largest", "next_gates"]
     add("Concat", carried, "next_state", axis=1)
 
     tensor = lambda name, *dimensions: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *dimensions])
@@ -104,7 +138,7 @@ def build(model: StreamingLstm) -> onnx.ModelProto:
             graph.nodes,
             "undertone-streaming-lstm",
             [tensor("mfcc", STEP_HOPS, COEFFICIENTS), tensor("state", shape.state_size)],
-            [tensor("logits", len(LABELS)), tensor("next_state", shape.state_size)],
+            [tensor("logits", model.output.out_features), tensor("next_state", shape.state_size)],
             graph.constants,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -124,7 +158,7 @@ def session(model: bytes | Path) -> onnxruntime.InferenceSession:
 
 
 def stream(running: onnxruntime.InferenceSession, mfcc: np.ndarray) -> np.ndarray:
-    """Logits after each step [batch, steps, 8] of `mfcc` [batch, 16 * steps, 40], fed step by step."""
+    """Logits after each step [batch, steps, labels] of `mfcc` [batch, 16 * steps, 64], fed step by step."""
     size = running.get_inputs()[1].shape[1]
     state, heard = np.zeros((len(mfcc), size), np.float32), []
     for start in range(0, mfcc.shape[1], STEP_HOPS):
@@ -138,9 +172,11 @@ def stream(running: onnxruntime.InferenceSession, mfcc: np.ndarray) -> np.ndarra
 def disparity(model: StreamingLstm, made: onnx.ModelProto, seed: int = 0) -> float:
     """Largest difference of any logit between whole PyTorch, streamed PyTorch and streamed ONNX Runtime."""
     model.eval()
-    deviation = 1.0 / model.scale
+    # Coefficients behind the envelope are of a few dB, so that hops fall on both sides of voicing.
+    mean, deviation = torch.zeros(COEFFICIENTS), torch.full((COEFFICIENTS,), 10.0)
+    mean[: model.shape.envelope], deviation[: model.shape.envelope] = model.mean, 1.0 / model.scale
     noise = torch.randn(5, 12 * STEP_HOPS, COEFFICIENTS, generator=torch.Generator().manual_seed(seed))
-    mfcc = model.mean + noise * deviation
+    mfcc = mean + noise * deviation
     whole = model(mfcc)
     state, stepped = torch.zeros(len(mfcc), model.shape.state_size), []
     for start in range(0, mfcc.shape[1], STEP_HOPS):

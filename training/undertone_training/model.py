@@ -1,7 +1,10 @@
-"""The network: stacked hops -> two causal LSTM layers -> gated mean and maximum over the utterance so far -> logits.
+"""The network: cepstra -> envelope and pitch -> stacked hops -> causal LSTM layers -> gated mean and maximum over the
+utterance so far -> logits.
 
-Eight hops (128 ms) make one LSTM time step, so one model step (16 hops, 256 ms) costs two. Everything that is
-remembered between model steps fits in one flat vector, zero at the start of an utterance.
+It is given 64 MFCCs a hop. The first 20 are the envelope of the spectrum; from the others it works out pitch and
+voicing (see `pitch`) and sees nothing else of them: more coefficients as they are were learnt by heart and said less
+about people never heard. Eight hops (128 ms) make one LSTM time step, so one model step (16 hops, 256 ms) costs two.
+Everything that is remembered between model steps fits in one flat vector, zero at the start of an utterance.
 """
 
 from __future__ import annotations
@@ -11,16 +14,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from . import pitch
 from .data import COEFFICIENTS, STEP_HOPS
 from .labels import LABELS
 
 
 @dataclass(frozen=True)
 class Shape:
+    # Coefficients that the LSTM sees, the lowest ones.
+    envelope: int = 20
+    # Whether it sees pitch and voicing.
+    pitch: bool = True
     units: int = 96
+    layers: int = 2
     stacked_hops: int = 8
     hidden: int = 64
     dropout: float = 0.35
+
+    @property
+    def features(self) -> int:
+        """Values per hop that the LSTM sees."""
+        return self.envelope + (pitch.FEATURES if self.pitch else 0)
 
     @property
     def ticks(self) -> int:
@@ -29,8 +43,8 @@ class Shape:
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
-        """h1, c1, h2, c2, gated sum, maximum, sum of gates."""
-        return (self.units,) * 6 + (1,)
+        """h and c of each layer, then gated sum, maximum, sum of gates."""
+        return (self.units,) * (2 * self.layers + 2) + (1,)
 
     @property
     def state_size(self) -> int:
@@ -43,18 +57,21 @@ class StreamingLstm(nn.Module):
     # Keeps the first division finite; far below one gate of a step, so it does not move the mean.
     EPSILON = 1e-4
 
-    def __init__(self, shape: Shape = Shape()):
+    def __init__(self, shape: Shape = Shape(), labels: int = len(LABELS)):
         super().__init__()
         self.shape = shape
-        self.register_buffer("mean", torch.zeros(COEFFICIENTS))
-        self.register_buffer("scale", torch.ones(COEFFICIENTS))
-        self.lstm1 = nn.LSTM(COEFFICIENTS * shape.stacked_hops, shape.units, batch_first=True)
-        self.lstm2 = nn.LSTM(shape.units, shape.units, batch_first=True)
+        self.register_buffer("mean", torch.zeros(shape.envelope))
+        self.register_buffer("scale", torch.ones(shape.envelope))
+        # Constants, not weights: they follow from the front end, so they are not kept with the weights.
+        self.register_buffer("templates", torch.from_numpy(pitch.templates(COEFFICIENTS)), persistent=False)
+        self.register_buffer("octaves", torch.from_numpy(pitch.octaves()), persistent=False)
+        inputs = [shape.features * shape.stacked_hops] + [shape.units] * (shape.layers - 1)
+        self.lstm = nn.ModuleList(nn.LSTM(size, shape.units, batch_first=True) for size in inputs)
         self.gate = nn.Linear(shape.units, 1)
         self.hidden = nn.Linear(2 * shape.units, shape.hidden)
-        self.output = nn.Linear(shape.hidden, len(LABELS))
+        self.output = nn.Linear(shape.hidden, labels)
         self.dropout = nn.Dropout(shape.dropout)
-        for lstm in (self.lstm1, self.lstm2):
+        for lstm in self.lstm:
             # A forget gate that starts open lets gradients through the first epochs.
             nn.init.zeros_(lstm.bias_hh_l0)
             with torch.no_grad():
@@ -62,26 +79,57 @@ class StreamingLstm(nn.Module):
                 lstm.bias_ih_l0[shape.units : 2 * shape.units] = 1.0
 
     def normalise_by(self, mean: Tensor, deviation: Tensor) -> None:
-        self.mean.copy_(mean)
-        self.scale.copy_(1.0 / deviation)
+        """Mean and standard deviation of the training clips' coefficients, [64] each."""
+        self.mean.copy_(mean[: self.shape.envelope])
+        self.scale.copy_(1.0 / deviation[: self.shape.envelope])
+
+    def rule_out(self, labels: list[int]) -> None:
+        """The outputs `labels` are never chosen: no clip that was trained on has them."""
+        with torch.no_grad():
+            self.output.weight[labels] = 0.0
+            self.output.bias[labels] = -1e4
+
+    def cut_to(self, labels: list[int]) -> None:
+        """Leaves the outputs `labels` alone, in that order."""
+        output = nn.Linear(self.output.in_features, len(labels))
+        with torch.no_grad():
+            output.weight.copy_(self.output.weight[labels])
+            output.bias.copy_(self.output.bias[labels])
+        self.output = output
+
+    def features(self, mfcc: Tensor) -> Tensor:
+        """mfcc [..., 64] -> what the LSTM sees of it [..., features]."""
+        envelope = (mfcc[..., : self.shape.envelope] - self.mean) * self.scale
+        if not self.shape.pitch:
+            return envelope
+        score = mfcc @ self.templates
+        octaves = torch.softmax(score * pitch.SHARPNESS, dim=-1) @ self.octaves[:, None]
+        best = score.amax(dim=-1, keepdim=True)
+        voiced = torch.sigmoid((best - pitch.HALF_VOICED) * pitch.VOICING_SLOPE)
+        return torch.cat([envelope, voiced * octaves * pitch.PITCH_GAIN, voiced, best * pitch.SCORE_GAIN], dim=-1)
 
     def forward(self, mfcc: Tensor) -> Tensor:
-        """mfcc [batch, 16 * steps, 40] -> logits after each step [batch, steps, 8]."""
+        """mfcc [batch, 16 * steps, 64] -> logits after each step [batch, steps, labels]."""
         state = mfcc.new_zeros(mfcc.shape[0], self.shape.state_size)
         return self.advance(mfcc, state)[0]
 
     def step(self, mfcc: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """mfcc [batch, 16, 40], state [batch, S] -> logits [batch, 8], next state [batch, S]."""
+        """mfcc [batch, 16, 64], state [batch, S] -> logits [batch, labels], next state [batch, S]."""
         logits, state = self.advance(mfcc, state)
         return logits[:, -1], state
 
     def advance(self, mfcc: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         batch, hops, _ = mfcc.shape
         steps, shape = hops // STEP_HOPS, self.shape
-        h1, c1, h2, c2, total, largest, gates = state.split(shape.state_sizes, dim=1)
-        x = ((mfcc - self.mean) * self.scale).reshape(batch, hops // shape.stacked_hops, -1)
-        y, (h1, c1) = self.lstm1(x, (h1[None].contiguous(), c1[None].contiguous()))
-        y, (h2, c2) = self.lstm2(self.dropout(y), (h2[None].contiguous(), c2[None].contiguous()))
+        *carried, total, largest, gates = state.split(shape.state_sizes, dim=1)
+        y = self.features(mfcc).reshape(batch, hops // shape.stacked_hops, -1)
+        after = []
+        for layer, lstm in enumerate(self.lstm):
+            if layer:
+                y = self.dropout(y)
+            h, c = carried[2 * layer], carried[2 * layer + 1]
+            y, (h, c) = lstm(y, (h[None].contiguous(), c[None].contiguous()))
+            after += [h[0], c[0]]
         gate = torch.sigmoid(self.gate(y))
         by_step = (batch, steps, shape.ticks, -1)
         totals = total[:, None] + (gate * y).reshape(by_step).sum(2).cumsum(1)
@@ -90,4 +138,4 @@ class StreamingLstm(nn.Module):
         pooled = torch.cat([totals / (gated + self.EPSILON), peaks], dim=2)
         hidden = torch.relu(self.hidden(self.dropout(pooled)))
         logits = self.output(self.dropout(hidden))
-        return logits, torch.cat([h1[0], c1[0], h2[0], c2[0], totals[:, -1], peaks[:, -1], gated[:, -1]], dim=1)
+        return logits, torch.cat([*after, totals[:, -1], peaks[:, -1], gated[:, -1]], dim=1)

@@ -1,11 +1,13 @@
-"""All runs behind one shipped model, and the results file that its manifest and card are filled from.
+"""All runs behind one shipped model.
 
-Five runs test on unseen speakers (`fold:0` to `fold:4`), one on the original project's random split, and one trains
-on everything: its weights ship. A finished run leaves `run.json` in its folder and is not repeated unless the recipe,
-the seed or the features have changed, so an interrupted protocol goes on where it stopped.
+For every seed, five runs test on unseen speakers (`fold:0` to `fold:4`) and one on the original project's random split;
+one more, with the first seed, trains on everything: its weights ship. A finished run leaves `run.json` in its folder
+and is not repeated unless the recipe, the seed or the features have changed, so an interrupted protocol goes on where
+it stopped. `undertone evaluate` judges the runs; see `packages`.
 
-Temperatures are crossed over: what the fold models said of the speakers that they had not heard calibrates the other
-folds, so no speaker has a part in the calibration that is reported on them, and none is lost to training.
+Temperatures are crossed over: what the fold models of a seed said of the speakers that they had not heard calibrates
+the other folds' models, so no speaker has a part in the calibration that is reported on them, and none is lost to
+training.
 """
 
 from __future__ import annotations
@@ -21,12 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import data, learn, metrics, splits
+from . import data, labels, learn, metrics, splits
 from .data import Corpora
-from .labels import CORPORA, LABELS, present
+from .labels import LABELS
 from .model import StreamingLstm
-
-FIGURES = ("ua", "wa", "macro_f1", "nll", "ece")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,12 @@ class Job:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
+    def name(self) -> str:
+        return f"{self.split} seed {self.seed}"
+
+    @property
     def place(self) -> Path:
-        return self.folder / self.split.replace(":", "-")
+        return self.folder / f"{self.split.replace(':', '-')}-seed-{self.seed}"
 
 
 def fingerprint(features: Path) -> str:
@@ -73,10 +77,10 @@ def finished(job: Job) -> bool:
 def perform(job: Job) -> None:
     """Trains, listens to the validation and test clips, and writes what was heard."""
     learn.seeded(job.seed, job.threads, job.device)
-    corpora = data.load(job.features)
+    corpora = data.load(job.features, job.recipe.corpora)
     parts = splits.split(corpora, job.split, job.seed)
     began = time.monotonic()
-    tell = lambda line: print(f"{job.split:8} {line}", flush=True)
+    tell = lambda line: print(f"{job.name:15} {line}", flush=True)
     tell(f"{len(parts.train)} clips to train on, {len(parts.validation)} to validate, {len(parts.test)} to test")
     device = torch.device(job.device)
     model, history = learn.train(corpora, parts, job.recipe, job.seed, device, tell)
@@ -136,7 +140,7 @@ def run_all(jobs: list[Job], workers: int) -> None:
     waiting = [job for job in jobs if not finished(job)]
     for job in jobs:
         if job not in waiting:
-            print(f"{job.split:8} already done", flush=True)
+            print(f"{job.name:15} already done", flush=True)
     if workers == 1:
         for job in waiting:
             perform(job)
@@ -155,7 +159,7 @@ def run_all(jobs: list[Job], workers: int) -> None:
                 if worker.exitcode is not None:
                     running.remove((job, worker))
                     if worker.exitcode:
-                        raise RuntimeError(f"the run on {job.split} ended with {worker.exitcode}; its output is above")
+                        raise RuntimeError(f"the run on {job.name} ended with {worker.exitcode}; its output is above")
     finally:
         for _, worker in running:
             worker.terminate()
@@ -163,26 +167,32 @@ def run_all(jobs: list[Job], workers: int) -> None:
 
 
 def weights(job: Job) -> StreamingLstm:
+    """The finished run's network, with the outputs of its labels alone."""
     model = StreamingLstm(job.recipe.shape)
     model.load_state_dict(torch.load(job.place / "weights.pt", weights_only=True))
+    model.cut_to([LABELS.index(label) for label in labels.of(job.recipe.corpora)])
     return model.eval()
 
 
-def outcomes(jobs: list[Job]) -> dict[str, dict]:
-    """What each finished run came to, by its split; with `temperature` and, where there are test clips, `tested`."""
-    done = {job.split: json.loads((job.place / "run.json").read_text()) for job in jobs if finished(job)}
-    tested = [job for job in jobs if job.split in done and done[job.split]["clips"]["test"]]
-    heard = {job.split: kept(job.place / "heard.npz") for job in tested}
-    corpora = data.load(jobs[0].features)
+def temperatures(jobs: list[Job]) -> dict[Job, float]:
+    """One per finished job. A run with validation clips has its own; a fold's is fitted on what the other folds'
+    models of its seed said of unseen speakers; the shipped weights', which heard every speaker, on all folds."""
+    corpora = data.load(jobs[0].features, jobs[0].recipe.corpora)
     telling = splits.has_many_speakers(corpora)
-    folds = [split for split in heard if split.startswith("fold:")]
-    for split, run in done.items():
-        others = [one for fold in folds if fold != split for one in heard[fold] if telling[one.clip]]
-        if run["temperature"] is None:
-            run["temperature"] = fitted(corpora, others) if others else fallback(done)
-        if split in heard:
-            run["tested"] = learn.assess(corpora, heard[split], run["temperature"])
-    return done
+    heard: dict[Job, list[learn.Heard]] = {}
+    for job in jobs:
+        if job.split.startswith("fold:"):
+            heard[job] = [one for one in kept(job.place / "heard.npz") if telling[one.clip]]
+    found = {}
+    for job in jobs:
+        own = json.loads((job.place / "run.json").read_text())["temperature"]
+        others = [one for other, told in heard.items() if other.seed == job.seed and other != job for one in told]
+        if own is None and others:
+            own = fitted(corpora, others)
+        found[job] = own
+    # Where one fold alone was run, the random split's validation clips are all there is to calibrate on.
+    known = [value for value in found.values() if value is not None]
+    return {job: value if value is not None else (known or [1.0])[0] for job, value in found.items()}
 
 
 def fitted(corpora: Corpora, heard: list[learn.Heard]) -> float:
@@ -190,56 +200,9 @@ def fitted(corpora: Corpora, heard: list[learn.Heard]) -> float:
     return metrics.best_temperature(truth, np.stack([one.logits for one in heard]))
 
 
-def fallback(done: dict[str, dict]) -> float:
-    """Where one fold alone was run, the random split's validation clips are all there is to calibrate on."""
-    return done.get("random", {}).get("temperature") or 1.0
-
-
-def summary(done: dict[str, dict]) -> dict:
-    """Per corpus, mean and spread over the folds it occurs in; the random split; the temperature to ship."""
-    folds = {name: run for name, run in done.items() if name.startswith("fold:")}
-    unseen = {}
-    for corpus in CORPORA:
-        rows = {name: run["tested"][corpus] for name, run in folds.items() if corpus in run["tested"]}
-        if rows:
-            unseen[corpus] = over_folds(corpus, rows)
-    result = {
-        "folds": sorted(folds),
-        "unseen_speakers": unseen,
-        # The shipped weights heard every speaker, so none is left to calibrate them on; the folds' models, trained
-        # by the same recipe, stand in: `outcomes` fits this one on all folds.
-        "temperature": done["all"]["temperature"],
-        "temperatures": {name: run["temperature"] for name, run in folds.items()},
-    }
-    if folds:
-        result["pooled_unseen_speakers"] = {
-            figure: spread([run["tested"]["pooled"]["open"][figure] for run in folds.values()]) for figure in FIGURES
-        }
-    if "random" in done:
-        result["random_split"] = done["random"]["tested"]
-    result["minutes"] = {name: run["minutes"] for name, run in done.items()}
-    return result
-
-
-def over_folds(corpus: str, rows: dict[str, dict]) -> dict:
-    """One corpus's figures, from those of each fold it occurs in."""
-    # Counted over all clips of a label together, not averaged over folds.
-    counts = np.sum([row["confusion"] for row in rows.values()], axis=0)
-    labels = [index for index in present(corpus) if counts[index].sum()]
-    seconds = next(iter(rows.values()))["after"]
-    return {
-        kind: {figure: spread([row[kind][figure] for row in rows.values()]) for figure in FIGURES}
-        for kind in ("open", "closed")
-    } | {
-        "folds": len(rows),
-        "clips": int(counts.sum()),
-        "ua_per_fold": {name: row["open"]["ua"] for name, row in rows.items()},
-        "ua_after_seconds": {at: float(np.mean([row["after"][at] for row in rows.values()])) for at in seconds},
-        "recall": {LABELS[index]: float(counts[index, index] / counts[index].sum()) for index in labels},
-        "confusion": counts.tolist(),
-    }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "deviation": float(np.std(values)), "lowest": float(np.min(values))}
-
+def developed(jobs: list[Job]) -> str:
+    """The last look of each run on validation speakers, averaged over the runs that have the figure, on one line."""
+    last = [json.loads((job.place / "run.json").read_text())["history"][-1] for job in jobs]
+    figures = sorted({name for row in last for name in row if name.endswith(("_ua", "_nll", "_open"))})
+    means = {name: np.mean([row[name] for row in last if name in row]) for name in figures}
+    return "  ".join(f"{name} {value:.3f}" for name, value in means.items())

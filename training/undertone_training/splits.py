@@ -1,8 +1,8 @@
 """Who is trained on, validated on and tested on.
 
 `fold:K` tests on the speakers of fold K and trains on all others.
-`develop:K` is for choosing a recipe: the speakers of fold K are not touched at all, and of the others one in four per
-corpus is set apart for validation; a corpus with fewer than four speakers left gives none.
+`develop:K` is for choosing a recipe: trains as `fold:K` does and validates on fold K after every few epochs. Recipes
+are chosen on the folds in `DEVELOPED`; the others are looked at once a recipe stands.
 `random` is the original project's split, 80 / 20 by clip, speakers on both sides: for comparison only.
 `all` trains on everything and has nothing to test on.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from .data import Corpora
 
 FOLDS = 5
-VALIDATION_SHARE = 4
+DEVELOPED = (0, 1)
 FEWEST_SPEAKERS = 4
 
 
@@ -42,8 +42,7 @@ def split(corpora: Corpora, name: str, seed: int) -> Split:
     test = corpora.fold == int(fold)
     if kind == "fold":
         return Split(everything[~test], nothing, everything[test])
-    held = np.isin(corpora.speaker, validation_speakers(corpora, ~test, rng))
-    return Split(everything[~test & ~held], everything[~test & held], nothing)
+    return Split(everything[~test], everything[test], nothing)
 
 
 def has_many_speakers(corpora: Corpora) -> np.ndarray:
@@ -52,18 +51,9 @@ def has_many_speakers(corpora: Corpora) -> np.ndarray:
     return np.array([counts[corpus] >= FEWEST_SPEAKERS for corpus in corpora.corpus])
 
 
-def validation_speakers(corpora: Corpora, among: np.ndarray, rng: np.random.Generator) -> list[str]:
-    chosen: list[str] = []
-    for corpus in np.unique(corpora.corpus):
-        speakers = np.unique(corpora.speaker[among & (corpora.corpus == corpus)])
-        if len(speakers) >= FEWEST_SPEAKERS:
-            count = max(1, len(speakers) // VALIDATION_SHARE)
-            chosen += rng.choice(speakers, count, replace=False).tolist()
-    return chosen
-
-
 def random_split(corpora: Corpora, rng: np.random.Generator) -> Split:
-    """80 % training, of which a tenth validates, 20 % test; by corpus and emotion, so that shares are kept."""
+    """80 % training, of which a tenth validates (for the temperature), 20 % test; by corpus and emotion, so that shares
+    are kept."""
     part = np.empty(len(corpora), int)
     for corpus in np.unique(corpora.corpus):
         for emotion in np.unique(corpora.emotion):
