@@ -1,5 +1,5 @@
-"""Fine-tunes an encoder that others trained (Whisper, WavLM, wav2vec 2.0, HuBERT), or takes over a ready classifier, and
-packages it for the service. Everything comes from folders on this disk; nothing is downloaded.
+"""Fine-tunes an encoder that others trained (Whisper, WavLM, wav2vec 2.0, HuBERT), or takes over a ready classifier,
+and packages it for the service. Everything comes from folders on this disk; nothing is downloaded.
 
     python training/finetune.py train --encoder wavlm-base --corpora corpora --fold 0 --out models/wavlm-base-four
     python training/finetune.py import --from some-classifier --out models/some-classifier
@@ -58,7 +58,12 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
     add("--warm-up", type=float, default=recipe.warm_up, help="share of all steps (default: %(default)s)")
     add("--partial", type=float, default=recipe.partial, help="share of clips cut short (default: %(default)s)")
     add("--seed", type=int, default=recipe.seed, help="(default: %(default)s)")
-    add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 on a GPU that has it")
+    add(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="auto: bfloat16 on a GPU that has it",
+    )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--run-folder", type=Path, help="checkpoints (default: training/runs/<name of --out>)")
     add("--encoder-licence", default=NOT_STATED, help="licence of the encoder's weights, such as MIT")
@@ -77,9 +82,18 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
         add("--version", default="0.1.0", help="for the manifest")
         add("--window", type=float, default=5.0, metavar="SECONDS", help="(default: %(default)s)")
         add("--stride", type=float, default=0.512, metavar="SECONDS", help="between two windows (default: %(default)s)")
-        add("--context", choices=("window", "full"), default=context,
-            help="Whisper: the window alone, or filled up to 30 s (default: %(default)s)")  # fmt: skip
-        add("--normalise", choices=("folder", "yes", "no"), default="folder", help="samples; default: as the folder says")
+        add(
+            "--context",
+            choices=("window", "full"),
+            default=context,
+            help="Whisper: the window alone, or filled up to 30 s (default: %(default)s)",
+        )
+        add(
+            "--normalise",
+            choices=("folder", "yes", "no"),
+            default="folder",
+            help="samples; default: as the folder says",
+        )
         add("--quantise", action="store_true", help="8-bit weights: smaller, not quite equal")
         add("--licences", help='of corpora: "mine=CC BY 4.0,other=MIT"')
     train.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -102,10 +116,19 @@ def digest(path: Path) -> str:
 
 def fine_tune(given: argparse.Namespace) -> None:
     recipe = learn.Recipe(
-        given.freeze, (given.mix_layers or given.freeze == "encoder") and not given.last_layer, given.pooling, given.hidden,
-        given.epochs, given.batch, given.accumulate, given.encoder_rate, given.head_rate, given.warm_up,
-        partial=given.partial, seed=given.seed,
-    )  # fmt: skip
+        given.freeze,
+        (given.mix_layers or given.freeze == "encoder") and not given.last_layer,
+        given.pooling,
+        given.hidden,
+        given.epochs,
+        given.batch,
+        given.accumulate,
+        given.encoder_rate,
+        given.head_rate,
+        given.warm_up,
+        partial=given.partial,
+        seed=given.seed,
+    )
     for option in ("epochs", "batch", "accumulate", "hidden"):
         if getattr(given, option) < 1:
             raise Refused(f"--{option} is {getattr(given, option)}; it must be at least 1", BAD_USAGE)
@@ -121,8 +144,8 @@ def fine_tune(given: argparse.Namespace) -> None:
     labels = [label for label in LABELS if any(clip.emotion == label for clip in split.train)]
     split.validation = [clip for clip in split.validation if clip.emotion in labels]
     print(
-        f"{len(split.train)} clips train, {len(split.validation)} validate, {len(split.test)} of fold {given.fold} are held "
-        f"out; {', '.join(clips.names(found))}; {len(labels)} labels"
+        f"{len(split.train)} clips train, {len(split.validation)} validate, {len(split.test)} of fold {given.fold} are "
+        f"held out; {', '.join(clips.names(found))}; {len(labels)} labels"
     )
     torch.manual_seed(given.seed)
     head = Head(states.width, states.layers, len(labels), given.hidden, given.pooling, recipe.mix)
@@ -130,49 +153,73 @@ def fine_tune(given: argparse.Namespace) -> None:
     device = torch.device(given.device)
     able = device.type == "cuda" and torch.cuda.is_bf16_supported()
     about = {
-        "encoder": digest(given.encoder / "config.json"), "context": given.context, "normalise": given.normalise,
-        "manifest": digest(given.corpora / "manifest.csv"), "only": given.only, "fold": given.fold,
-    }  # fmt: skip
+        "encoder": digest(given.encoder / "config.json"),
+        "context": given.context,
+        "normalise": given.normalise,
+        "manifest": digest(given.corpora / "manifest.csv"),
+        "only": given.only,
+        "fold": given.fold,
+    }
     place = given.run_folder or HERE / "runs" / given.out.resolve().name
     half = given.precision == "bfloat16" or (given.precision == "auto" and able)
-    course = learn.train(whole, split, labels, recipe, window, place, about, device, half, lambda line: print(line, flush=True))
+    course = learn.train(
+        whole, split, labels, recipe, window, place, about, device, half, lambda line: print(line, flush=True)
+    )
     measured = [f"Epoch {course.best_epoch} of {recipe.epochs}, the one with the best UA on validation speakers.\n"]
     measured += ["Held-out speakers:\n", package.table(course.test) if course.test else "the fold has no clip of them."]
-    measured += ["\nValidation speakers (which chose epoch and temperature, so this flatters):\n", package.table(course.validation)]
+    measured += [
+        "\nValidation speakers (which chose epoch and temperature, so this flatters):\n",
+        package.table(course.validation),
+    ]
     print("\n".join(measured))
     name = given.encoder_name or given.encoder.resolve().name
     held = [clip for clip in split.test or split.validation if clip.emotion in labels][:QUANTISED_CLIPS]
     finish(
-        given, whole, window, stride,
+        given,
+        whole,
+        window,
+        stride,
         Description(
-            package.name_of(given.out), given.version,
+            package.name_of(given.out),
+            given.version,
             f"{name} ({encoder.config.model_type}), tuned to {len(labels)} emotions on {', '.join(clips.names(found))}",
-            window, stride, labels, None,
+            window,
+            stride,
+            labels,
+            None,
             [Source(f"encoder {name}", given.encoder_licence)]
             + [package.corpus_source(corpus, told) for corpus in clips.names(split.train)],
-            f"unseen speakers, fold {given.fold} alone, one seed; the last window of each clip; the shipped weights are "
-            "those that were tested",
+            f"unseen speakers, fold {given.fold} alone, one seed; the last window of each clip; the shipped weights "
+            "are those that were tested",
             course.temperature,
-            {f"{figure}_{corpus.replace('-', '_')}": row[figure] for corpus, row in course.test.items() for figure in ("ua", "wa", "nll")},
+            {
+                f"{figure}_{corpus.replace('-', '_')}": row[figure]
+                for corpus, row in course.test.items()
+                for figure in ("ua", "wa", "nll")
+            },
             made=made_of(recipe, name, encoder.config.model_type, given, course),
             measured="\n".join(measured),
-            limits=f"- Trained on {len(split.train)} clips of {len({clip.speaker for clip in split.train})} speakers. One fold and "
-            "one seed: other voices, or another seed, give other figures. Look at several folds before you rely on it.\n"
+            limits=f"- Trained on {len(split.train)} clips of {len({clip.speaker for clip in split.train})} speakers. "
+            "One fold and one seed: other voices, or another seed, give other figures. Look at several folds before you "
+            "rely on it.\n"
             "- Clips of the corpora were heard as they are; the service cuts utterances by its own voice detector.",
         ),
         held,
-    )  # fmt: skip
+    )
 
 
 def made_of(recipe: learn.Recipe, name: str, kind: str, given: argparse.Namespace, course: learn.Course) -> str:
-    frozen = {"encoder": "all of it frozen", "features": "its convolutions frozen", "none": "none of it frozen"}[recipe.freeze]
+    frozen = {"encoder": "all of it frozen", "features": "its convolutions frozen", "none": "none of it frozen"}[
+        recipe.freeze
+    ]
     layers = "a weighted sum of all layers" if recipe.mix else "the last layer"
     context = f" Context: {given.context}." if kind == "whisper" else ""
     return (
-        f"Encoder {name} ({kind}), {frozen}; {layers}, a projection to {recipe.hidden}, {recipe.pooling} pooling over what was "
-        f"heard, logits.{context} {recipe.epochs} epochs, batch {recipe.batch} x {recipe.accumulate}, AdamW at "
-        f"{recipe.encoder_rate:g} (encoder) and {recipe.head_rate:g} (head), warm-up {recipe.warm_up:g}, labels smoothed "
-        f"{recipe.smoothing:g}, {recipe.partial:g} of the clips cut short, seed {recipe.seed}; {course.seconds / 60:.1f} minutes."
+        f"Encoder {name} ({kind}), {frozen}; {layers}, a projection to {recipe.hidden}, {recipe.pooling} pooling over what "
+        f"was heard, logits.{context} {recipe.epochs} epochs, batch {recipe.batch} x {recipe.accumulate}, AdamW at "
+        f"{recipe.encoder_rate:g} (encoder) and {recipe.head_rate:g} (head), warm-up {recipe.warm_up:g}, labels "
+        f"smoothed {recipe.smoothing:g}, {recipe.partial:g} of the clips cut short, seed {recipe.seed}; "
+        f"{course.seconds / 60:.1f} minutes."
     )
 
 
@@ -186,19 +233,29 @@ def take_over(given: argparse.Namespace) -> None:
     trained_on = [corpus.strip() for corpus in (given.trained_on or "").split(",") if corpus.strip()]
     context = f", context {given.context}" if kind == "whisper" else ""
     finish(
-        given, taken.network, window, stride,
+        given,
+        taken.network,
+        window,
+        stride,
         Description(
-            package.name_of(given.out), given.version, f"{name} ({kind}), taken over as it is", window, stride,
-            taken.labels, taken.dimensions,
-            [Source(f"model {name}", given.model_licence)] + [package.corpus_source(corpus, told) for corpus in trained_on],
+            package.name_of(given.out),
+            given.version,
+            f"{name} ({kind}), taken over as it is",
+            window,
+            stride,
+            taken.labels,
+            taken.dimensions,
+            [Source(f"model {name}", given.model_licence)]
+            + [package.corpus_source(corpus, told) for corpus in trained_on],
             "not measured here",
             made=f"Weights of {name} as they are{context}. Its outputs: {', '.join(taken.theirs)}.",
-            measured="None: nothing was measured here. `undertone analyze` on recordings of your own tells more than a published figure.",
-            limits="- What it was trained on is only known as far as stated above.\n- It was trained on whole clips; here it also hears "
-            "the first part of an utterance.",
+            measured="None: nothing was measured here. `undertone analyze` on recordings of your own tells more than a "
+            "published figure.",
+            limits="- What it was trained on is only known as far as stated above.\n- It was trained on whole clips; here "
+            "it also hears the first part of an utterance.",
         ),
         [],
-    )  # fmt: skip
+    )
 
 
 def finish(
@@ -220,14 +277,16 @@ def finish(
             agree = float((ours.argmax(1) == theirs.argmax(1)).mean())
             before, after = (scores.figures(truth, one / description.temperature) for one in (ours, theirs))
             quantised += (
-                f" On {len(held)} held-out clips the top label agrees on {100 * agree:.1f} %, logits differ by at most "
-                f"{np.abs(ours - theirs).max():.2g}; UA {100 * before['ua']:.1f} % before, {100 * after['ua']:.1f} % after."
+                f" On {len(held)} clips of speakers that were not trained on, the top label agrees on {100 * agree:.1f} %, "
+                f"logits differ by at most {np.abs(ours - theirs).max():.2g}; UA {100 * before['ua']:.1f} % before, "
+                f"{100 * after['ua']:.1f} % after."
             )
         print(quantised)
     package.write(description, given.out, proof, quantised)
     print(
-        f"{given.out}: model.onnx ({proof.bytes / 1e6:.1f} MB), model.toml, MODEL_CARD.md; ONNX Runtime and PyTorch differ by "
-        f"{proof.disparity:.1g}; {proof.ms_per_window:.1f} ms of CPU per window of {window / 16_000:g} s every {16 * stride} ms"
+        f"{given.out}: model.onnx ({proof.bytes / 1e6:.1f} MB), model.toml, MODEL_CARD.md; ONNX Runtime and PyTorch "
+        f"differ by {proof.disparity:.1g}; {proof.ms_per_window:.1f} ms of CPU per window of {window / 16_000:g} s every "
+        f"{16 * stride} ms"
     )
 
 

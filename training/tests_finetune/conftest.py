@@ -36,17 +36,34 @@ from undertone_training.labels import LABELS
 
 RATE_HZ = 16_000
 SPEECH = dict(
-    hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(12,) * 7,
-    num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, vocab_size=8,
-)  # fmt: skip
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=32,
+    conv_dim=(12,) * 7,
+    num_conv_pos_embeddings=8,
+    num_conv_pos_embedding_groups=2,
+    vocab_size=8,
+)
 # As large-v3 and others: layers normalised before attention, convolutions over channels.
 STABLE = dict(feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True)
 # 2 s of positions instead of 30 s.
 WHISPER = dict(
-    d_model=24, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-    encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=80, max_source_positions=100, vocab_size=64,
-    pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-)  # fmt: skip
+    d_model=24,
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    encoder_ffn_dim=32,
+    decoder_ffn_dim=32,
+    num_mel_bins=80,
+    max_source_positions=100,
+    vocab_size=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    decoder_start_token_id=1,
+)
 
 
 def configuration(kind: str, **more):
@@ -111,7 +128,19 @@ def corpora(tmp_path_factory) -> Path:
             path = f"invented/{name}.wav"
             (place / "invented").mkdir(exist_ok=True)
             soundfile.write(place / path, clip(number, speaker, 0), RATE_HZ)
-            rows.append([path, name, "invented" if speaker < 4 else "other", LABELS[emotion], "normal", f"s{speaker}", "F", "none", speaker % 3])
+            rows.append(
+                [
+                    path,
+                    name,
+                    "invented" if speaker < 4 else "other",
+                    LABELS[emotion],
+                    "normal",
+                    f"s{speaker}",
+                    "F",
+                    "none",
+                    speaker % 3,
+                ]
+            )
     rows.append(["crema-d/logmel.npz", "none", "crema-d", "sad", "normal", "c1", "F", "none", 0])
     with (place / "manifest.csv").open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
@@ -123,3 +152,8 @@ def corpora(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    # Said of WavLM's layers, which are not ours; `encoder` ignores it, and pytest resets that.
+    config.addinivalue_line("filterwarnings", "ignore:Support for mismatched key_padding_mask and attn_mask")

@@ -43,7 +43,11 @@ def test_folders_that_are_not_whole_are_refused(encoders, tmp_path):
 
     def lose_a_layer(where):
         weights = load_file(where / "model.safetensors")
-        save_file({name: values for name, values in weights.items() if "layers.1.attention" not in name}, where / "model.safetensors", {"format": "pt"})
+        save_file(
+            {name: values for name, values in weights.items() if "layers.1.attention" not in name},
+            where / "model.safetensors",
+            {"format": "pt"},
+        )
 
     def keras_only(where):
         (where / "config.json").unlink()
@@ -58,12 +62,23 @@ def test_folders_that_are_not_whole_are_refused(encoders, tmp_path):
 
     refused("no weights", lambda where: (where / "model.safetensors").unlink())
     refused("no config.json .there is trained_model.h5: another format", keras_only)
-    refused("git lfs pull", lambda where: (where / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"))
+    refused(
+        "git lfs pull",
+        lambda where: (where / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
+    )
     refused("known are whisper, hubert, wav2vec2, wavlm", other_kind)
     refused("weights of WavLMModel are missing", lose_a_layer)
     refused("add_adapter", adapter)
     refused("not a JSON object", lambda where: (where / "config.json").write_text("{"))
-    refused("named in the index", lambda where: (where / "model.safetensors").rename(where / "model.safetensors.old") and (where / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'))  # fmt: skip
+    refused(
+        "named in the index",
+        lambda where: (
+            (where / "model.safetensors").rename(where / "model.safetensors.old")
+            and (where / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+            )
+        ),
+    )
 
 
 def test_any_folder_that_holds_a_whisper_encoder_will_do(tmp_path, encoders):
@@ -74,7 +89,9 @@ def test_any_folder_that_holds_a_whisper_encoder_will_do(tmp_path, encoders):
     for model in (WhisperModel, WhisperForAudioClassification):
         made = model(configuration("whisper"))
         read = folder.encoder(save(tmp_path / model.__name__, made))
-        for ours, theirs in zip(read.parameters(), made.get_encoder().parameters() if model is WhisperModel else made.encoder.parameters()):
+        for ours, theirs in zip(
+            read.parameters(), made.get_encoder().parameters() if model is WhisperModel else made.encoder.parameters()
+        ):
             assert torch.equal(ours, theirs)
 
 

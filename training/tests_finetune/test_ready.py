@@ -35,18 +35,28 @@ CLASSES = {
 
 def classifier(where, kind, names=THEIRS, **more):
     torch.manual_seed(11)
-    size = {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    size = {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
     return save(where, CLASSES[kind](configuration(kind, classifier_proj_size=16, **size, **more)))
 
 
 def regressor(where):
     """As the published models of arousal, dominance and valence are made: a class of their own."""
     torch.manual_seed(12)
-    names = {"id2label": {0: "arousal", 1: "dominance", 2: "valence"}, "label2id": {"arousal": 0, "dominance": 1, "valence": 2}}
+    names = {
+        "id2label": {0: "arousal", 1: "dominance", 2: "valence"},
+        "label2id": {"arousal": 0, "dominance": 1, "valence": 2},
+    }
     save(where, Wav2Vec2Model(configuration("wav2vec2", **STABLE, num_labels=3, **names)))
     weights = {f"wav2vec2.{name}": values for name, values in load_file(where / "model.safetensors").items()}
     weights |= {"classifier.dense.weight": torch.randn(24, 24), "classifier.dense.bias": torch.randn(24)}
-    weights |= {"classifier.out_proj.weight": 0.1 * torch.randn(3, 24), "classifier.out_proj.bias": torch.full((3,), 0.5)}
+    weights |= {
+        "classifier.out_proj.weight": 0.1 * torch.randn(3, 24),
+        "classifier.out_proj.bias": torch.full((3,), 0.5),
+    }
     save_file(weights, where / "model.safetensors", {"format": "pt"})
     config = json.loads((where / "config.json").read_text()) | {"architectures": ["Wav2Vec2ForSpeechClassification"]}
     (where / "config.json").write_text(json.dumps(config))
@@ -60,9 +70,18 @@ def theirs(where, kind, samples):
         extract = WhisperFeatureExtractor(feature_size=80, chunk_length=2)
         given = extract(samples, sampling_rate=RATE_HZ, return_tensors="pt").input_features
     else:
-        given = Wav2Vec2FeatureExtractor(do_normalize=True)(samples, sampling_rate=RATE_HZ, return_tensors="pt").input_values
+        given = Wav2Vec2FeatureExtractor(do_normalize=True)(
+            samples, sampling_rate=RATE_HZ, return_tensors="pt"
+        ).input_values
     with torch.no_grad():
-        return model(given).logits.numpy()[:, [4, 3, 5, 0, 2, 1, 6]]
+        logits = model(given).logits
+        if getattr(model.config, "do_stable_layer_norm", False) and model.config.use_weighted_layer_sum:
+            # Up to version 4, when such classifiers were published, the last state of the sum was normalised.
+            base = model.base_model(given, output_hidden_states=True)
+            states = torch.stack([*base.hidden_states[:-1], base.last_hidden_state], 1)
+            mixed = (states * model.layer_weights.softmax(0).view(-1, 1, 1)).sum(1)
+            logits = model.classifier(model.projector(mixed).mean(1))
+    return logits.numpy()[:, [4, 3, 5, 0, 2, 1, 6]]
 
 
 def imported(where, out, *more):
@@ -74,6 +93,11 @@ def imported(where, out, *more):
 def test_outputs_are_those_of_transformers(kind, mixed, tmp_path):
     for variant in ({}, STABLE) if kind != "whisper" else ({},):
         where = classifier(tmp_path / f"{kind}{len(variant)}", kind, use_weighted_layer_sum=mixed, **variant)
+        if mixed:
+            # Not the plain mean: each layer must find its own weight.
+            weights = load_file(where / "model.safetensors")
+            weights["layer_weights"] = torch.tensor([0.3, -0.5, 1.0])
+            save_file(weights, where / "model.safetensors", {"format": "pt"})
         taken = ready.ready(where)
         assert taken.labels == OURS
         window = export.examples(24_000, 3)[4:5]
@@ -85,7 +109,10 @@ def test_outputs_are_those_of_transformers(kind, mixed, tmp_path):
 def test_a_classifier_is_packaged_and_served(kind, tmp_path):
     where = classifier(tmp_path / kind, kind)
     out = tmp_path / f"ready-{kind}"
-    assert imported(where, out, "--model-licence", "Apache-2.0", "--trained-on", "ravdess,mine", "--licences", "mine=MIT") == 0
+    assert (
+        imported(where, out, "--model-licence", "Apache-2.0", "--trained-on", "ravdess,mine", "--licences", "mine=MIT")
+        == 0
+    )
     manifest = tomllib.loads((out / "model.toml").read_text())
     assert manifest["labels"] == OURS and manifest["calibration"]["temperature"] == 1.0
     said = [(row["corpus"], row["licence"], row["commercial_use"]) for row in manifest["training_data"]]
@@ -109,7 +136,9 @@ def test_a_regressor_is_packaged_as_dimensions_and_served(tmp_path):
     model = Wav2Vec2Model.from_pretrained(where, local_files_only=True).eval()
     weights = load_file(where / "model.safetensors")
     with torch.no_grad():
-        mean = model((samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)).last_hidden_state.mean(1)
+        mean = model((samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)).last_hidden_state.mean(
+            1
+        )
         hidden = torch.tanh(mean @ weights["classifier.dense.weight"].T + weights["classifier.dense.bias"])
         wanted = hidden @ weights["classifier.out_proj.weight"].T + weights["classifier.out_proj.bias"]
     np.testing.assert_allclose(export.outputs(ready.ready(where).network, samples.numpy()), wanted.numpy(), atol=1e-4)

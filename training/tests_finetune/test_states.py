@@ -139,9 +139,31 @@ def test_training_reaches_every_weight_that_is_not_frozen(kind, encoders, window
         whole.head(every, mask).square().sum().backward()
         encoder_moves = any(values.grad is not None for values in whole.states.parameters())
         assert encoder_moves == (freeze != "encoder")
-        frozen = {id(values) for part in states.features() for values in part.parameters()} if freeze == "features" else set()
+        frozen = (
+            {id(values) for part in states.features() for values in part.parameters()}
+            if freeze == "features"
+            else set()
+        )
         for name, values in whole.named_parameters():
             if id(values) in frozen:
                 assert values.grad is None, name
             elif freeze == "none" and "layers.0.fc1.weight" in name:
                 assert values.grad is not None, name
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_half_precision_trains_and_stays_near(kind, encoders, windows):
+    """As on a GPU, but on the CPU, which has bfloat16 too: three significant digits."""
+    from undertone_finetune.head import Head
+
+    where = encoders[kind]
+    states = network.states_of(folder.encoder(where), where, "window", "folder")
+    torch.manual_seed(2)
+    whole = network.Network(states, Head(states.width, states.layers, 4, 8, "attention", True)).eval()
+    with torch.no_grad():
+        exact = whole(windows)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = whole(windows)
+    rough.float().square().sum().backward()
+    assert all(values.grad.isfinite().all() for values in whole.parameters() if values.grad is not None)
+    torch.testing.assert_close(rough.float(), exact, atol=0.1, rtol=0)

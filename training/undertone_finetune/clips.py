@@ -51,7 +51,9 @@ def read(corpora: Path, only: list[str] | None = None) -> tuple[list[Clip], Coun
     """The clips with audio, and how many without there are of each corpus. `only` names corpora."""
     manifest = corpora / "manifest.csv"
     if not manifest.is_file():
-        raise Refused(f"{manifest} is missing; --corpora takes a folder with it, columns {', '.join(COLUMNS)}", NO_INPUT)
+        raise Refused(
+            f"{manifest} is missing; --corpora takes a folder with it, columns {', '.join(COLUMNS)}", NO_INPUT
+        )
     clips, silent = [], Counter()
     with manifest.open(newline="", encoding="utf-8") as lines:
         rows = csv.DictReader(lines)
@@ -62,7 +64,9 @@ def read(corpora: Path, only: list[str] | None = None) -> tuple[list[Clip], Coun
             if only and row["corpus"] not in only:
                 continue
             if row["emotion"] not in LABELS:
-                raise Refused(f"{manifest}: clip {row['clip']}: emotion {row['emotion']!r}; known are {', '.join(LABELS)}")
+                raise Refused(
+                    f"{manifest}: clip {row['clip']}: emotion {row['emotion']!r}; known are {', '.join(LABELS)}"
+                )
             path = corpora / row["path"]
             if path.suffix.lower() in AUDIO and path.is_file():
                 clips.append(Clip(path, row["corpus"], row["emotion"], row["speaker"], int(row["fold"])))

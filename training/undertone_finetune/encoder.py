@@ -44,8 +44,8 @@ class WhisperStates(nn.Module):
     sinusoids, the first n of them are the sinusoids of n positions, so a window of n positions takes the first n. Two
     contexts:
 
-    - "window": the encoder sees the window alone, its unheard part masked. A 5 s window costs less than a sixth of 30 s.
-      Whisper was trained with silence up to 30 s, so an encoder is better *tuned* in this context than used frozen.
+    - "window": the encoder sees the window alone, its unheard part masked. A 5 s window costs less than a sixth of 30
+      s. Whisper was trained with silence up to 30 s, so an encoder is better *tuned* in this context than used frozen.
     - "full": the window is filled with zeros to 30 s inside the graph and nothing is masked, as in pre-training. Right
       for frozen encoders and for classifiers trained so.
     """
@@ -158,6 +158,8 @@ class SpeechStates(nn.Module):
                 states = layer(states, attention_mask=added)
             every.append(states)
         if stable:
+            # `transformers` 5 leaves the last of its `hidden_states` as it was before this; up to version 4, when
+            # weighted sums of them were published, it did not.
             every[-1] = encoder.layer_norm(states)
         return every
 

@@ -1,8 +1,8 @@
 """The network as one ONNX file, and the proof that it is the same network.
 
-Traced by PyTorch's TorchScript exporter: the graph has no control flow, and its shapes but for the batch are those of the
-window. The newer exporter writes an equal graph, with three more packages (onnxscript, onnx_ir, networkx) and twice the
-time. Operator set 17, which every ONNX Runtime since 1.12 reads, and the service's.
+Traced by PyTorch's TorchScript exporter: the graph has no control flow, and its shapes but for the batch are those of
+the window. The newer exporter writes an equal graph, with three more packages (onnxscript, onnx_ir, networkx) and twice
+the time. Operator set 17, which every ONNX Runtime since 1.12 reads, and the service's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import nn
 
 from .folder import BAD_USAGE, Refused
 from .network import Network
@@ -89,14 +88,16 @@ def onto(network: Network, window: int, output: str, path: Path, quantise: bool)
 
 
 def quantised(whole: Path, small: Path) -> None:
-    """Matrix products in 8 bits, their inputs scaled as they come (dynamic quantisation); convolutions stay as they are,
-    which ONNX Runtime does not compute faster in 8 bits."""
+    """Matrix products in 8 bits, their inputs scaled as they come (dynamic quantisation); convolutions stay as they
+    are, which ONNX Runtime does not compute faster in 8 bits."""
     import logging
 
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.getLogger().setLevel(logging.ERROR)
-    quantize_dynamic(whole, small, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8, per_channel=True)
+    quantize_dynamic(
+        whole, small, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8, per_channel=True
+    )
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -152,12 +153,14 @@ def cost_ms(running: onnxruntime.InferenceSession, window: int, rounds: int = 5)
 
 
 def proven(network: Network, path: Path, window: int, quantise: bool) -> Proof:
-    """Runs the file; refuses one that does not compute what the network does. Of a quantised one only finite outputs are
-    asked; its disparity is for the reader."""
+    """Runs the file; refuses one that does not compute what the network does. Of a quantised one only finite outputs
+    are asked; its disparity is for the reader."""
     running = session(path)
     found = disparity(bare(network), running, window)
     if not np.isfinite(found) or (found > TOLERANCE and not quantise):
-        raise Refused(f"{path}: differs from PyTorch by {found:.2g}, more than {TOLERANCE:g}; the export is not to be used")
+        raise Refused(
+            f"{path}: differs from PyTorch by {found:.2g}, more than {TOLERANCE:g}; the export is not to be used"
+        )
     return Proof(found, cost_ms(running, window), path.stat().st_size)
 
 
@@ -169,7 +172,3 @@ def logits_of(path: Path, windows: list[np.ndarray], window: int) -> np.ndarray:
         whole[0, : len(piece)] = piece
         said.append(running.run(None, {INPUT: whole})[0][0])
     return np.stack(said)
-
-
-def weights_of(network: nn.Module) -> int:
-    return sum(values.numel() for values in network.parameters())

@@ -24,8 +24,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-# Our own lines say what is being done.
+# Our own lines say what is being done; what is missing in a folder is our own error, what is left over is a decoder or
+# a head that is not wanted.
 logging.disable_progress_bar()
+logging.set_verbosity_error()
 
 # Exit codes of sysexits.h, as the service uses them.
 BAD_USAGE, BAD_DATA, NO_INPUT = 64, 65, 66
@@ -127,7 +129,9 @@ def load(model: type[PreTrainedModel], folder: Path, needed: str = "") -> PreTra
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise Refused(f"{folder}: cannot be loaded as {model.__name__}: {error}") from error
-    missing = [name for name in sorted(told["missing_keys"]) if name.startswith(needed) and not name.endswith(DISPENSABLE)]
+    missing = [
+        name for name in sorted(told["missing_keys"]) if name.startswith(needed) and not name.endswith(DISPENSABLE)
+    ]
     if missing:
         raise Refused(
             f"{folder}: {len(missing)} weights of {model.__name__} are missing (the first is {missing[0]}); "

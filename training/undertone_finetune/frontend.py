@@ -45,8 +45,8 @@ class LogMel(nn.Module):
     published code. The short-time Fourier transform is a convolution with the windowed cosines and sines, since ONNX's
     own STFT operator is not in every runtime and no quicker for frames this short.
 
-    The first frame is centred on the first sample, with the signal mirrored before it. Behind the last sample stand zeros,
-    as they do for Whisper, whose 30 s are hardly ever full.
+    The first frame is centred on the first sample, with the signal mirrored before it. Behind the last sample stand
+    zeros, as they do for Whisper, whose 30 s are hardly ever full.
     """
 
     FRAME, HOP, FLOOR, RANGE = 400, 160, 1e-10, 8.0
@@ -54,7 +54,9 @@ class LogMel(nn.Module):
     def __init__(self, bands: int):
         super().__init__()
         places = torch.arange(self.FRAME, dtype=torch.float64)
-        angles = 2 * math.pi / self.FRAME * places[None] * torch.arange(self.FRAME // 2 + 1, dtype=torch.float64)[:, None]
+        angles = (
+            2 * math.pi / self.FRAME * places[None] * torch.arange(self.FRAME // 2 + 1, dtype=torch.float64)[:, None]
+        )
         window = torch.hann_window(self.FRAME, periodic=True, dtype=torch.float64)
         basis = torch.cat([angles.cos(), angles.sin()]) * window
         filters = mel_filter_bank(self.FRAME // 2 + 1, bands, 0.0, RATE_HZ / 2, RATE_HZ, "slaney", "slaney")

@@ -33,7 +33,9 @@ class LayerMix(nn.Module):
 class Head(nn.Module):
     """Projection of each frame, pooling over the heard ones, logits."""
 
-    def __init__(self, width: int, layers: int, labels: int, hidden: int, pooling: str, mix: bool, dropout: float = 0.1):
+    def __init__(
+        self, width: int, layers: int, labels: int, hidden: int, pooling: str, mix: bool, dropout: float = 0.1
+    ):
         super().__init__()
         self.mix = LayerMix(layers) if mix else None
         self.project = nn.Linear(width, hidden)

@@ -1,8 +1,8 @@
 """Fine-tuning: one run, epoch by epoch, which can be interrupted and goes on where it was.
 
 A checkpoint is written after each epoch (`last.pt`; `best.pt` for the epoch with the best validation figure). It holds
-what is trained: a frozen encoder stays in its folder. What is random in an epoch is drawn from seed and epoch alone, so an
-interrupted run that goes on computes what one without interruption would have, to rounding.
+what is trained: a frozen encoder stays in its folder. What is random in an epoch is drawn from seed and epoch alone, so
+an interrupted run that goes on computes what one without interruption would have, to rounding.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def hear(network: Network, clips: list[Clip], window: int, batch: int, device: t
     return np.stack([logits[row] for row in range(len(clips))]).astype(np.float64)
 
 
-def figures(network: Network, clips: list[Clip], labels: list[str], window: int, batch: int, device, temperature: float):
+def figures(
+    network: Network, clips: list[Clip], labels: list[str], window: int, batch: int, device, temperature: float
+):
     """Figures per corpus of tempered logits; nothing for no clips."""
     known = [clip for clip in clips if clip.emotion in labels]
     if not known:
@@ -159,8 +161,8 @@ def train(
     half: bool = False,
     report: Callable[[str], None] = print,
 ) -> Course:
-    """Trains, resuming from `place` if a run with the same recipe stands there. `about` says what else must be the same.
-    `half` computes in bfloat16 where that is safe."""
+    """Trains, resuming from `place` if a run with the same recipe stands there. `about` says what else must be the
+    same. `half` computes in bfloat16 where that is safe."""
     began = time.monotonic()
     torch.manual_seed(recipe.seed)
     settings = {**asdict(recipe), **about, "window": window, "labels": labels}
@@ -192,8 +194,12 @@ def train(
     truth = truth_of(split.validation, labels)
     corpus = np.array([clip.corpus for clip in split.validation])
     for epoch in range(len(history), recipe.epochs):
-        row = {"epoch": epoch + 1, **one_epoch(network, split.train, labels, recipe, window, epoch, optimizer, schedule,
-                                               weights, device, half, report)}  # fmt: skip
+        row = {
+            "epoch": epoch + 1,
+            **one_epoch(
+                network, split.train, labels, recipe, window, epoch, optimizer, schedule, weights, device, half, report
+            ),
+        }
         logits = hear(network, split.validation, window, recipe.batch, device)
         found = scores.per_corpus(corpus, truth, logits)
         row |= {"val_nll": scores.nll(truth, logits), "val_ua": float(np.mean([one["ua"] for one in found.values()]))}
@@ -219,7 +225,9 @@ def train(
     return course
 
 
-def one_epoch(network, clips, labels, recipe, window, epoch, optimizer, schedule, weights, device, half, report) -> dict:
+def one_epoch(
+    network, clips, labels, recipe, window, epoch, optimizer, schedule, weights, device, half, report
+) -> dict:
     """Mean loss of one pass over the clips; tells how far it is, a dozen times."""
     rng = np.random.default_rng([recipe.seed, epoch])
     torch.manual_seed(1000 * recipe.seed + epoch)
@@ -231,7 +239,9 @@ def one_epoch(network, clips, labels, recipe, window, epoch, optimizer, schedule
         network.states.eval()
     batches, losses = -(-len(clips) // recipe.batch), []
     optimizer.zero_grad(set_to_none=True)
-    for number, (batch, windows) in enumerate(data.training_batches(clips, recipe.batch, window, recipe.partial, rng), 1):
+    for number, (batch, windows) in enumerate(
+        data.training_batches(clips, recipe.batch, window, recipe.partial, rng), 1
+    ):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             samples = torch.from_numpy(windows).to(device)
             with torch.set_grad_enabled(recipe.freeze != "encoder"):

@@ -98,8 +98,14 @@ def manifest(description: Description, onnx: Path) -> str:
         lines += ["[[training_data]]", f"corpus = {quoted(source.name)}", f"licence = {quoted(source.licence)}"]
         lines += [f"commercial_use = {str(source.commercial).lower()}", ""]
     lines += ["[figures]", f"protocol = {quoted(description.protocol)}"]
-    lines += [f"{name} = {value:.4f}" for name, value in description.figures.items()]
+    lines += [f"{name} = {number(value)}" for name, value in description.figures.items()]
     return "\n".join(lines) + "\n"
+
+
+def number(value: float) -> str:
+    """A TOML float of four significant digits."""
+    text = f"{value:.4g}"
+    return text if any(sign in text for sign in ".e") else f"{text}.0"
 
 
 def table(per_corpus: dict[str, dict[str, float]]) -> str:

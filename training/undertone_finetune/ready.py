@@ -5,8 +5,8 @@ Two kinds of head are known, told apart by the names of their weights:
 - that of `transformers`' own classes (`WhisperForAudioClassification`, `Wav2Vec2ForSequenceClassification`, likewise of
   WavLM and HuBERT): a projection of each frame, the mean over time, logits; with or without a weighted sum of layers;
 - that of published emotion models with a class of their own (`classifier.dense`, then `classifier.out_proj` or
-  `classifier.output`): the mean over time, a dense layer, tanh, outputs. Regressors of arousal, dominance and valence are
-  made so.
+  `classifier.output`): the mean over time, a dense layer, tanh, outputs. Regressors of arousal, dominance and valence
+  are made so.
 """
 
 from __future__ import annotations
@@ -86,7 +86,11 @@ class Ready:
 
 
 def head_of(where: Path, everything: bool, mixed: bool) -> nn.Module:
-    weights = {name: values for part in ("projector.", "classifier.", "layer_weights") for name, values in folder.tensors(where, part)}
+    weights = {
+        name: values
+        for part in ("projector.", "classifier.", "layer_weights")
+        for name, values in folder.tensors(where, part)
+    }
     if {"projector.weight", "classifier.weight"} <= set(weights):
         if mixed and "layer_weights" not in weights:
             raise Refused(f"{where}: use_weighted_layer_sum is true and layer_weights is missing")
