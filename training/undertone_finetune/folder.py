@@ -157,7 +157,7 @@ def encoder(folder: Path) -> nn.Module:
 def normalises(folder: Path) -> bool:
     """Whether the encoder expects samples of zero mean and unit variance, as its `preprocessor_config.json` says.
 
-    The published encoders differ: WavLM base was trained on samples as they are, WavLM large and wav2vec 2.0 were not.
+    The published encoders differ in this, also within one family.
     """
     path = folder / "preprocessor_config.json"
     if not path.is_file():

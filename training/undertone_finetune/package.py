@@ -20,7 +20,18 @@ CORPORA = {
     "crema-d": ("CREMA-D", "ODbL 1.0", True),
 }
 # Licences that allow commercial use. Anything else is taken as not allowing it: to be told so wrongly costs less.
-PERMISSIVE = {"mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "odbl-1.0", "cc-by-sa-4.0"}
+PERMISSIVE = {
+    "mit",
+    "apache-2.0",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "cc-by-3.0",
+    "cc-by-4.0",
+    "cc-by-sa-3.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "odbl-1.0",
+}
 NOT_STATED = "not stated"
 
 
