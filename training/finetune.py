@@ -190,7 +190,7 @@ def fine_tune(given: argparse.Namespace) -> None:
             [Source(f"encoder {name}", given.encoder_licence)]
             + [package.corpus_source(corpus, told) for corpus in clips.names(split.train)],
             f"unseen speakers, fold {given.fold} alone, one seed; the last window of each clip; the shipped weights "
-            "are those that were tested",
+            f"are those that were tested{', before they were quantised to 8 bits' if given.quantise else ''}",
             course.temperature,
             {
                 f"{figure}_{corpus.replace('-', '_')}": row[figure]

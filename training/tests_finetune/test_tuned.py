@@ -82,6 +82,7 @@ def test_the_manifest_describes_the_file_beside_it(made, kind):
     said = {row["corpus"]: row["commercial_use"] for row in manifest["training_data"]}
     assert said == {f"encoder {kind}": True, "invented": False, "other": True}
     assert 0 <= manifest["figures"]["ua_invented"] <= 1
+    assert ("before they were quantised" in manifest["figures"]["protocol"]) == ("--quantise" in SETTINGS[kind])
     card = (place / "MODEL_CARD.md").read_text()
     assert "Held-out speakers" in card and "$" not in card
 
