@@ -8,7 +8,7 @@ ARGS ?=
 UNDERTONE_CORPORA ?=
 export UNDERTONE_CORPORA
 
-.PHONY: help setup serve test test-rust test-python test-training lint doc fuzz model bench clean
+.PHONY: help setup serve test test-rust test-python test-training test-finetune lint doc fuzz model bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,16 @@ doc: ## The API documentation, warnings as errors.
 
 test-training: setup .venv-training/ready ## Run training's tests (fetches PyTorch: gigabytes).
 	.venv-training/bin/python -m pytest -q -p no:cacheprovider training/tests
+
+# On top of training's environment: a second one would be another 4 GB.
+.venv-training/finetune: training/requirements-finetune.txt .venv-training/ready
+	.venv-training/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-compile --requirement $<
+	touch $@
+
+test-finetune: setup .venv-training/finetune ## Run the tests of tuning and importing other encoders.
+	$(CARGO) build --bin undertone
+	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
+		.venv-training/bin/python -m pytest -q -p no:cacheprovider training/tests_finetune
 
 # How long each target runs, and where cargo-fuzz is installed and found inputs are kept.
 FUZZ_SECONDS ?= 60
