@@ -162,7 +162,7 @@ settings! {
     /// Silence before an utterance ends.
     voice_hang_over: Span = ms(600), "UNDERTONE_VOICE_HANG_OVER";
     /// Audio before an utterance's onset that the model hears too.
-    voice_lead_in: Span = ms(160), "UNDERTONE_VOICE_LEAD_IN";
+    voice_lead_in: Span = ms(480), "UNDERTONE_VOICE_LEAD_IN";
     /// Speech in an utterance before an estimate stops abstaining.
     min_speech: Span = ms(500), "UNDERTONE_MIN_SPEECH";
     /// Confidence under which an estimate abstains.

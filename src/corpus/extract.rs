@@ -1,14 +1,12 @@
 //! Training features: what the service would give its model, clip by clip.
 //!
 //! Each clip runs through [`Listener`], the code of a live session: the same framing, reference, voice
-//! activity, utterances, lead-in, and the same steps left out for want of voice. What the listener asks
-//! of the model is what is stored.
+//! activity, utterances and lead-in. What the listener asks of the model is what is stored.
 //!
 //! Out, in a folder: `features.npz` with `mfcc` float32 [hops, n] (whole steps of 16 hops, clip after
 //! clip), `offsets` int64 [clips + 1] into its rows, `segments` int64 [utterances, 3] = (clip, first row
-//! within the clip, row behind the last one) and `speech` float32 \[hops\] (1 for every stored hop's step:
-//! steps without voice are not stored). A clip in which the service finds no utterance is stored from end
-//! to end; and `features.csv`, the manifest's rows in the same order.
+//! within the clip, row behind the last one). A clip in which the service finds no utterance is stored
+//! from end to end; and `features.csv`, the manifest's rows in the same order.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -307,7 +305,6 @@ fn write(features: &[Steps], coefficients: usize, file: &Path) -> std::io::Resul
     let mut archive = ZipWriter::new(BufWriter::new(File::create(file)?));
     let mfcc = features.iter().flat_map(|steps| steps.mfcc.iter().copied());
     array(&mut archive, "mfcc", &[total, coefficients], mfcc)?;
-    array(&mut archive, "speech", &[total], std::iter::repeat_n(1.0_f32, total))?;
     array(&mut archive, "offsets", &[features.len() + 1], std::iter::once(0).chain(ends))?;
     array(&mut archive, "segments", &[utterances, 3], segments)?;
     archive.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()

@@ -46,7 +46,7 @@ impl Default for Defaults {
             voice_off: 0.35,
             voice_min_speech: Duration::from_millis(96),
             voice_hang_over: Duration::from_millis(600),
-            voice_lead_in: Duration::from_millis(160),
+            voice_lead_in: Duration::from_millis(480),
             min_speech: Duration::from_millis(500),
             min_confidence: 0.3,
             carry: 0.5,

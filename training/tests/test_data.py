@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from undertone_training import augment, data
+from undertone_training import augment, cepstra, data, pitch
+from undertone_training.labels import CORPORA
 
 
 def test_load_refuses_features_that_do_not_fit_their_csv(features, tmp_path):
@@ -13,9 +14,9 @@ def test_load_refuses_features_that_do_not_fit_their_csv(features, tmp_path):
 
 
 def test_padding_is_the_floor_and_a_started_last_step_is_left_away():
-    ramp = lambda hops: np.arange(hops * 40, dtype=np.float32).reshape(hops, 40)
+    ramp = lambda hops: np.arange(hops * 64, dtype=np.float32).reshape(hops, 64)
     batch, steps = data.pad([ramp(5), ramp(50)])
-    assert batch.shape == (2, 48, 40) and steps.tolist() == [1, 3]
+    assert batch.shape == (2, 48, 64) and steps.tolist() == [1, 3]
     assert (batch[0, :5] == ramp(5)).all() and (batch[0, 5:] == data.FLOOR).all()
     assert (batch[1] == ramp(50)[:48]).all()
 
@@ -39,21 +40,40 @@ def test_statistics_are_those_of_the_named_clips_only(corpora):
     np.testing.assert_allclose(deviation, hops.std(0), rtol=1e-4)
 
 
+def test_a_corpus_alone_keeps_its_clips_as_they_were(corpora):
+    alone = corpora.restricted_to(["savee", "tess"])
+    assert set(alone.corpus) == {CORPORA.index("savee"), CORPORA.index("tess")}
+    before = {name: index for index, name in enumerate(corpora.clip_names)}
+    for clip, (name, items) in enumerate(zip(alone.clip_names, data.utterances(alone, np.arange(len(alone))))):
+        old = before[name]
+        assert (alone.clip(clip) == corpora.clip(old)).all() and alone.emotion[clip] == corpora.emotion[old]
+        (same,) = data.utterances(corpora, np.array([old]))
+        assert [(item.start, item.end) for item in items] == [(item.start, item.end) for item in same]
+    assert corpora.restricted_to(CORPORA) is corpora
+
+
 def test_no_warp_leaves_cepstra_alone():
-    np.testing.assert_allclose(augment.warp_matrix(1.0), np.eye(40), atol=1e-6)
+    np.testing.assert_allclose(cepstra.warp(1.0, 64), np.eye(64), atol=1e-6)
 
 
 def test_warp_moves_a_resonance_to_its_factor():
-    bands = np.arange(data.MEL_BANDS)
+    bands = np.arange(cepstra.MEL_BANDS)
     resonance = np.exp(-((bands - 60.0) ** 2) / 50.0)
-    warped = (augment.dct() @ resonance) @ augment.warp_matrix(1.1) @ augment.dct()
-    mel = np.linspace(0.0, augment.slaney_mel(np.array(8000.0)), data.MEL_BANDS + 2)[1:-1]
-    heard = augment.slaney_hz(mel[warped.argmax()]) / augment.slaney_hz(mel[60])
+    transform = cepstra.dct(64)
+    warped = (transform @ resonance) @ cepstra.warp(1.1, 64) @ transform
+    heard = cepstra.BAND_CENTRES_HZ[warped.argmax()] / cepstra.BAND_CENTRES_HZ[60]
     assert abs(heard - 1.1) < 0.02
 
 
+def test_cepstra_and_bands_are_each_others_transform():
+    np.testing.assert_allclose(cepstra.dct(128) @ cepstra.dct(128).T, np.eye(128), atol=1e-9)
+
+
+ALL_OF_IT = augment.Strength(hot_start=1.0, noise=1.0, reverberation=1.0, telephone=1.0)
+
+
 def test_a_variation_never_exceeds_its_longest_and_stays_finite(corpora):
-    vary = augment.Augmenter(augment.Strength(), np.zeros(40, np.float32), np.ones(40, np.float32))
+    vary = augment.Augmenter(ALL_OF_IT, np.zeros(64, np.float32))
     rng = np.random.default_rng(0)
     for clip in range(40):
         for source in (corpora.clip(clip), corpora.clip(clip)[:1]):
@@ -63,7 +83,56 @@ def test_a_variation_never_exceeds_its_longest_and_stays_finite(corpora):
 
 def test_a_variation_does_not_write_into_the_features(corpora):
     before = corpora.mfcc.copy()
-    vary = augment.Augmenter(augment.Strength(pace=0.0, warp=0.0), np.zeros(40, np.float32), np.ones(40, np.float32))
+    vary = augment.Augmenter(augment.Strength(pace=0.0, warp=0.0), np.zeros(64, np.float32))
     for clip in range(20):
         vary(corpora.clip(clip), np.random.default_rng(clip), longest=256)
     assert (corpora.mfcc == before).all()
+
+
+def still(strength: dict) -> augment.Augmenter:
+    """Does what `strength` says and nothing else."""
+    none = dict(crop=0.0, pace=0.0, warp=0.0, level_db=0.0, channel_db=0.0, mask_hops=0)
+    return augment.Augmenter(augment.Strength(**none | strength), np.zeros(64, np.float32))
+
+
+def flat(levels_db: list[float]) -> np.ndarray:
+    """Hops whose bands all stand at these levels."""
+    hops = np.zeros((len(levels_db), 64), np.float32)
+    hops[:, 0] = np.array(levels_db, np.float32) * augment.DB
+    return hops
+
+
+def test_reverberation_rings_on_and_falls():
+    before = flat([-80.0] * 5 + [0.0] + [-80.0] * 40)
+    after = still({"reverberation": 1.0})(before, np.random.default_rng(2), 100)[:, 0] / augment.DB
+    assert after[6] > -40.0 and (np.diff(after[6:20]) < 0.0).all()
+
+
+def test_noise_fills_the_pauses_and_spares_the_voice():
+    before = flat([0.0] * 20 + [-80.0] * 20)
+    after = still({"noise": 1.0})(before, np.random.default_rng(2), 100)
+    assert (after[20:, 0] > before[20:, 0] + augment.DB).all()
+    assert abs(after[:20, 0].mean() / augment.DB) < 2.0
+
+
+def test_a_telephone_takes_away_the_lowest_and_highest_bands():
+    after = still({"telephone": 1.0})(flat([0.0] * 30), np.random.default_rng(0), 100) @ cepstra.dct(64)
+    middle = (cepstra.BAND_CENTRES_HZ > 600) & (cepstra.BAND_CENTRES_HZ < 2500)
+    assert after[:, middle].min() > after[:, cepstra.BAND_CENTRES_HZ > 5000].max() + 20.0
+
+
+def test_pitch_is_found_in_cepstra_of_a_voice():
+    """Combs of harmonics 30 dB above the floor between them, under an envelope that falls by 12 dB per octave."""
+    for hertz in (90.0, 130.0, 210.0, 330.0):
+        bands = np.full(cepstra.MEL_BANDS, -50.0)
+        for harmonic in range(1, int(4000 / hertz)):
+            place = np.interp(cepstra.slaney_mel(np.array(harmonic * hertz)), cepstra.BAND_CENTRES_MEL, np.arange(128))
+            ridge = -20.0 * np.exp(-0.5 * ((np.arange(128) - place) / 0.8) ** 2)
+            bands = np.maximum(bands, -50.0 - 1.5 * ridge)
+        bands -= 12.0 * np.log2(np.maximum(cepstra.BAND_CENTRES_HZ, 200.0) / 200.0) / 2.0
+        score = cepstra.dct(64) @ bands @ pitch.templates(64)
+        found = pitch.candidates_hz()[score.argmax()]
+        assert abs(12 * np.log2(found / hertz)) < 1.0, (hertz, found)
+        assert score.max() > pitch.HALF_VOICED
+    smooth = cepstra.dct(64) @ np.linspace(0.0, -40.0, 128) @ pitch.templates(64)
+    assert smooth.max() < pitch.HALF_VOICED

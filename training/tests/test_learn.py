@@ -8,7 +8,7 @@ from undertone_training import augment, learn, metrics, splits
 from undertone_training.labels import ABSENT, CORPORA, LABELS
 from undertone_training.model import Shape
 
-MILD = augment.Strength(warp=0.0, level_db=0.5, onset_db=0.0, channel=0.05)
+MILD = augment.Strength(warp=0.0, level_db=0.5, channel_db=0.0)
 TINY = Shape(units=16, hidden=16, dropout=0.1)
 SMALL = learn.Recipe(epochs=5, clips_per_epoch=512, batch=32, average=0.9, shape=TINY, strength=MILD)
 
@@ -24,8 +24,7 @@ def taught(corpora):
 def test_it_learns_what_can_be_learnt(corpora, taught):
     model, history, parts = taught
     heard = learn.hear(model, corpora, parts.test)
-    table = learn.assess(corpora, heard, temperature=1.0)
-    assert table["crema-d"]["closed"]["ua"] > 0.7
+    assert learn.assess(corpora, heard)["crema-d_ua"] > 0.7
     assert history[-1]["loss"] < history[0]["loss"]
 
 
@@ -39,7 +38,7 @@ def test_the_same_seed_gives_the_same_weights(corpora, taught):
 def test_normalisation_is_of_the_training_clips(corpora, taught):
     model, _, parts = taught
     hops = np.concatenate([corpora.clip(clip) for clip in parts.train])
-    np.testing.assert_allclose(model.mean.numpy(), hops.mean(0), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(model.mean.numpy(), hops.mean(0)[:20], rtol=1e-3, atol=1e-3)
 
 
 def test_each_clip_is_heard_by_itself(corpora, taught):
@@ -91,16 +90,24 @@ def test_draws_are_balanced_as_the_recipe_says(corpora):
     np.testing.assert_allclose(share, sizes**0.7 / (sizes**0.7).sum(), rtol=1e-6)
 
 
-def test_early_figures_end_in_the_figure_of_the_whole(corpora, taught):
-    model, _, parts = taught
-    heard = learn.hear(model, corpora, parts.test)
-    table = learn.assess(corpora, heard, temperature=1.3)
-    for corpus in ("crema-d", "ravdess", "savee"):
-        # Invented clips are shorter than 3 s and one utterance each.
-        assert table[corpus]["after"]["3.0"] == pytest.approx(table[corpus]["open"]["ua"])
-    clips = np.array([one.clip for one in heard])
-    logits = np.stack([one.logits for one in heard])
-    assert table["pooled"]["open"]["nll"] == pytest.approx(metrics.nll(corpora.emotion[clips], logits / 1.3))
+def test_figures_are_among_the_labels_that_a_corpus_has(corpora):
+    clips = np.flatnonzero(corpora.corpus == CORPORA.index("crema-d"))[:60]
+    logits = np.zeros((len(clips), len(LABELS)))
+    logits[np.arange(len(clips)), corpora.emotion[clips]] = 1.0
+    logits[:, LABELS.index("calm")] = 2.0
+    row = learn.assess(corpora, [learn.Heard(int(clip), one, one[None]) for clip, one in zip(clips, logits)])
+    assert row["crema-d_ua"] == 1.0 and row["crema-d_open"] == 0.0
+    expected = np.log(np.e + 5) - 1
+    assert row["crema-d_nll"] == pytest.approx(expected)
+
+
+def test_a_model_of_one_corpus_never_says_what_that_lacks(corpora):
+    recipe = replace(SMALL, corpora=("crema-d",), epochs=1)
+    alone = corpora.restricted_to(recipe.corpora)
+    model, _ = learn.train(alone, splits.split(alone, "fold:0", seed=1), recipe, seed=1)
+    logits = np.stack([one.logits for one in learn.hear(model, alone, np.arange(20))])
+    for label in ABSENT["crema-d"]:
+        assert (metrics.softmax(logits)[:, LABELS.index(label)] < 1e-6).all()
 
 
 def test_clips_are_mixed_in_the_drawn_shares():
@@ -118,5 +125,4 @@ def test_mixing_clips_learns_too_and_repeats(corpora):
     for name, weights in model.state_dict().items():
         assert torch.equal(weights, again.state_dict()[name]), name
     assert history[-1]["loss"] < history[0]["loss"]
-    table = learn.assess(corpora, learn.hear(model, corpora, parts.test), temperature=1.0)
-    assert table["crema-d"]["closed"]["ua"] > 0.6
+    assert learn.assess(corpora, learn.hear(model, corpora, parts.test))["crema-d_ua"] > 0.6

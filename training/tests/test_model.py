@@ -1,5 +1,7 @@
 """One network, three ways to run it: whole, step by step, and as ONNX."""
 
+import copy
+
 import numpy as np
 import onnx
 import pytest
@@ -34,7 +36,7 @@ def running(model):
 @pytest.fixture(scope="module")
 def mfcc(model) -> torch.Tensor:
     noise = torch.randn(6, 10 * STEP_HOPS, COEFFICIENTS, generator=torch.Generator().manual_seed(1))
-    mfcc = model.mean + noise / model.scale
+    mfcc = torch.linspace(-500.0, 5.0, COEFFICIENTS) + noise * torch.linspace(150.0, 4.0, COEFFICIENTS)
     mfcc[0, 3 * STEP_HOPS :] = torch.from_numpy(FLOOR)
     return mfcc
 
@@ -101,12 +103,30 @@ def test_an_hour_of_silence_stays_finite(model, running):
     assert np.isfinite(logits).all() and np.isfinite(state).all()
 
 
+@pytest.mark.parametrize("shape", [Shape(pitch=False, units=8), Shape(layers=1, units=8), Shape(stacked_hops=4, units=8)])
+def test_every_shape_is_exported_as_it_computes(shape):
+    torch.manual_seed(0)
+    other = StreamingLstm(shape).eval()
+    assert export.disparity(other, export.build(other)) < TOLERANCE
+
+
+@torch.no_grad()
+def test_outputs_that_are_cut_leave_the_others_alone(model, mfcc):
+    cut = copy.deepcopy(model)
+    cut.cut_to([0, 5])
+    torch.testing.assert_close(cut(mfcc), model(mfcc)[..., [0, 5]])
+    ruled = copy.deepcopy(model)
+    ruled.rule_out([1])
+    assert (ruled(mfcc)[..., 1] < -1e3).all()
+    torch.testing.assert_close(ruled(mfcc)[..., 2:], model(mfcc)[..., 2:])
+
+
 def test_export_says_what_the_manifest_says(model):
     made = export.build(model)
     shape_of = lambda value: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
     told = {value.name: shape_of(value) for value in [*made.graph.input, *made.graph.output]}
     state = ["batch", model.shape.state_size]
-    assert told == {"mfcc": ["batch", 16, 40], "state": state, "logits": ["batch", 8], "next_state": state}
+    assert told == {"mfcc": ["batch", 16, 64], "state": state, "logits": ["batch", 8], "next_state": state}
     assert made.opset_import[0].version == export.OPSET
 
 

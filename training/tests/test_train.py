@@ -1,5 +1,6 @@
-"""The whole command, on invented corpora: runs, export, manifest, card; and again without training anew."""
+"""The whole command, on invented corpora: runs, packages, protocol; again without training anew; and the card."""
 
+import copy
 import hashlib
 import json
 import tomllib
@@ -7,89 +8,130 @@ import tomllib
 import numpy as np
 import pytest
 
+import card
+import original
 import train
 from undertone_training import data, export, learn, protocol, splits
+from undertone_training.labels import CORPORA
+
+QUICK = ["--set", "epochs=1", "--set", "clips_per_epoch=64", "--set", "shape.units=16", "--device", "cpu"]
+# In this process: starting PyTorch anew for each run would take most of the test's time.
+QUICK += ["--workers", "1"]
 
 
 @pytest.fixture(scope="module")
 def made(features, tmp_path_factory):
     place = tmp_path_factory.mktemp("made")
     out = place / "invented-four"
-    typed = ["--features", str(features), "--out", str(out), "--runs-folder", str(place / "runs")]
-    typed += ["--results", str(place / "results.json"), "--folds", "0", "--epochs", "1", "--clips-per-epoch", "64"]
-    # In this process: starting PyTorch anew for each run would take most of the test's time.
-    typed += ["--workers", "1", "--device", "cpu"]
+    typed = ["--features", str(features), "--out", str(out), "--runs-folder", str(place / "runs"), *QUICK]
+    typed += ["--folds", "0,1", "--seeds", "1,2"]
     assert train.main(typed) == 0
-    return out, json.loads((place / "results.json").read_text()), typed
+    return out, json.loads((place / "runs" / "training.json").read_text()), typed, place / "runs"
 
 
 def test_the_manifest_describes_the_file_beside_it(made):
-    out, results, _ = made
+    out, facts, _, runs = made
+    for folder in (out, runs / "fold-1-seed-2", runs / "random-seed-1"):
+        manifest = tomllib.loads((folder / "model.toml").read_text())
+        content = (folder / "model.onnx").read_bytes()
+        assert manifest["sha256"] == hashlib.sha256(content).hexdigest()
+        assert manifest["name"] == "invented-four" and manifest["kind"] == "streaming-mfcc"
+        running = export.session(content)
+        shapes = {tensor.name: list(tensor.shape) for tensor in [*running.get_inputs(), *running.get_outputs()]}
+        (state,) = manifest["state"]
+        assert shapes == {
+            manifest["input"]["name"]: manifest["input"]["shape"],
+            manifest["output"]["name"]: manifest["output"]["shape"],
+            state["input"]: state["shape"],
+            state["output"]: state["shape"],
+        }
     manifest = tomllib.loads((out / "model.toml").read_text())
-    content = (out / "model.onnx").read_bytes()
-    assert manifest["sha256"] == hashlib.sha256(content).hexdigest()
-    assert manifest["name"] == "invented-four" and manifest["kind"] == "streaming-mfcc"
-    running = export.session(content)
-    shapes = {tensor.name: list(tensor.shape) for tensor in [*running.get_inputs(), *running.get_outputs()]}
-    (state,) = manifest["state"]
-    assert shapes == {
-        manifest["input"]["name"]: manifest["input"]["shape"],
-        manifest["output"]["name"]: manifest["output"]["shape"],
-        state["input"]: state["shape"],
-        state["output"]: state["shape"],
-    }
-    assert manifest["calibration"]["temperature"] == pytest.approx(results["temperature"], abs=1e-4)
-    measured = results["unseen_speakers"]["crema-d"]["open"]["ua"]["mean"]
-    assert manifest["figures"]["ua_crema_d"] == pytest.approx(measured, abs=1e-4)
+    assert manifest["calibration"]["temperature"] == pytest.approx(facts["temperature"], abs=1e-4)
     closed = {row["corpus"] for row in manifest["training_data"] if not row["commercial_use"]}
     assert closed == {"RAVDESS", "TESS", "SAVEE"}
 
 
 def test_the_shipped_graph_runs_and_is_finite(made):
-    out, _, _ = made
-    logits = export.stream(export.session(out / "model.onnx"), np.zeros((3, 64, 40), np.float32))
+    out, *_ = made
+    logits = export.stream(export.session(out / "model.onnx"), np.zeros((3, 64, 64), np.float32))
     assert logits.shape == (3, 4, 8) and np.isfinite(logits).all()
 
 
-def test_the_card_has_its_figures_from_the_results(made):
-    out, results, _ = made
-    card = (out / "MODEL_CARD.md").read_text()
-    assert "fold 0 alone" in card
-    assert f"{100 * results['unseen_speakers']['crema-d']['open']['ua']['mean']:.1f}" in card
-    assert f"{100 * results['random_split']['pooled']['open']['wa']:.1f}" in card
+def test_the_protocol_names_every_run_and_what_it_has_not_heard(made, corpora):
+    _, _, _, runs = made
+    told = json.loads((runs / "protocol.json").read_text())
+    kinds = sorted((run["kind"], run.get("fold"), run["seed"]) for run in told["runs"] if run["kind"] == "fold")
+    assert kinds == [("fold", 0, 1), ("fold", 0, 2), ("fold", 1, 1), ("fold", 1, 2)]
+    assert told["speakers"] == {speaker: fold for speaker, fold in zip(corpora.speaker, corpora.fold.tolist())}
+    for run in told["runs"]:
+        assert (runs / run["model"] / "model.onnx").exists()
+        if run["kind"] == "random":
+            left_out = set((runs / run["clips"]).read_text().split())
+            parts = splits.split(corpora, "random", run["seed"])
+            assert left_out == set(corpora.clip_names[parts.test])
+            assert not left_out & set(corpora.clip_names[parts.train])
+
+
+def test_a_model_of_one_free_corpus_has_its_labels_alone(features, tmp_path):
+    out = tmp_path / "invented-open"
+    typed = ["--features", str(features), "--out", str(out), "--runs-folder", str(tmp_path / "runs"), *QUICK]
+    assert train.main([*typed, "--corpora", "crema-d", "--folds", "0", "--seeds", "1"]) == 0
+    manifest = tomllib.loads((out / "model.toml").read_text())
+    assert manifest["labels"] == ["neutral", "happy", "sad", "angry", "fear", "disgust"]
+    assert [row["corpus"] for row in manifest["training_data"]] == ["CREMA-D"]
+    assert export.session(out / "model.onnx").get_outputs()[0].shape == ["batch", 6]
+
+
+def test_the_original_design_is_packaged_for_the_same_judge(features, tmp_path, capsys):
+    out, runs = tmp_path / "original", tmp_path / "runs"
+    typed = ["--features", str(features), "--out", str(out), "--runs-folder", str(runs)]
+    assert original.main([*typed, "--folds", "0", "--epochs", "1", "--threads", "1"]) == 0
+    assert "random  accuracy" in capsys.readouterr().out
+    manifest = tomllib.loads((out / "model.toml").read_text())
+    assert manifest["kind"] == "window-mfcc" and manifest["input"]["shape"] == ["batch", 188, 40]
+    running = export.session(out / "model.onnx")
+    assert np.isfinite(running.run(None, {"mfcc": np.zeros((2, 188, 40), np.float32)})[0]).all()
+    told = json.loads((runs / "protocol.json").read_text())
+    assert [run["kind"] for run in told["runs"]] == ["fold", "random"]
 
 
 def test_a_fold_is_calibrated_on_the_others_alone(features, tmp_path):
-    jobs = []
-    for split in ("fold:0", "fold:1", "fold:2", "all"):
-        recipe = learn.Recipe(epochs=1, clips_per_epoch=64)
-        jobs.append(protocol.Job(split, recipe, 1, 1, "cpu", features, "", tmp_path))
+    recipe = train.changed(learn.Recipe(), ["epochs=1", "clips_per_epoch=64", "shape.units=16"])
+    splits_of = ("fold:0", "fold:1", "fold:2", "all")
+    jobs = [protocol.Job(split, recipe, 1, 1, "cpu", features, "", tmp_path) for split in splits_of]
     protocol.run_all(jobs, workers=1)
-    done = protocol.outcomes(jobs)
+    found = {job.split: value for job, value in protocol.temperatures(jobs).items()}
     corpora = data.load(features)
     telling = splits.has_many_speakers(corpora)
-    heard = {fold: protocol.kept(tmp_path / f"fold-{fold}" / "heard.npz") for fold in range(3)}
+    heard = {fold: protocol.kept(tmp_path / f"fold-{fold}-seed-1" / "heard.npz") for fold in range(3)}
     others = [one for fold in (1, 2) for one in heard[fold] if telling[one.clip]]
     assert {corpora.fold[one.clip] for one in others} == {1, 2}
-    assert done["fold:0"]["temperature"] == protocol.fitted(corpora, others)
+    assert found["fold:0"] == protocol.fitted(corpora, others)
+    everybody = [one for fold in range(3) for one in heard[fold] if telling[one.clip]]
+    assert found["all"] == protocol.fitted(corpora, everybody)
     # What is kept is what was heard.
-    assert len(heard[0]) == (corpora.fold == 0).sum() == done["fold:0"]["clips"]["test"]
+    assert len(heard[0]) == (corpora.fold == 0).sum()
     np.testing.assert_allclose(heard[0][0].course[-1].shape, (8,))
-    assert set(done["all"]) >= {"temperature"} and "tested" not in done["all"]
 
 
 def test_developing_a_recipe_packages_nothing(features, tmp_path, capsys):
-    typed = ["--features", str(features), "--out", str(tmp_path / "none"), "--runs-folder", str(tmp_path / "runs")]
-    typed += ["--develop", "1", "--epochs", "1", "--clips-per-epoch", "64", "--workers", "1", "--device", "cpu"]
-    assert train.main(typed) == 0
-    assert "val_crema-d" in capsys.readouterr().out and not (tmp_path / "none").exists()
+    typed = ["--features", str(features), "--out", str(tmp_path / "none"), "--runs-folder", str(tmp_path / "runs"), *QUICK]
+    assert train.main([*typed, "--develop", "1", "--seeds", "1"]) == 0
+    assert "crema-d_ua" in capsys.readouterr().out.splitlines()[-1] and not (tmp_path / "none").exists()
+
+
+def test_a_setting_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(SystemExit, match="no 'units'.*shape"):
+        train.changed(learn.Recipe(), ["units=3"])
+    changed = train.changed(learn.Recipe(), ["shape.units=3", "mixup=0.5"])
+    assert changed.shape.units == 3 and changed.mixup == 0.5
 
 
 def test_finished_runs_are_not_repeated(made, capsys):
-    out, _, typed = made
+    out, _, typed, _ = made
     before = (out / "model.onnx").read_bytes()
     assert train.main(typed) == 0
-    assert capsys.readouterr().out.count("already done") == 3
+    assert capsys.readouterr().out.count("already done") == 7
     assert (out / "model.onnx").read_bytes() == before
 
 

@@ -102,8 +102,8 @@ class Augmenter:
         power = np.exp(hops @ self.to_bands * NEPERS_PER_DB)
         if room:
             keep = np.float32(10.0 ** (-6.0 * HOP_SECONDS / rng.uniform(0.2, 0.8)))
-            # A tail this many dB below the sound that rings on, whatever its length.
-            share = np.float32(3.0 * (1.0 - keep) * 10.0 ** (-rng.uniform(3.0, 12.0) / 10.0))
+            direct_to_reverberant_db = rng.uniform(-2.0, 7.0)
+            share = np.float32((1.0 - keep) * 10.0 ** (-direct_to_reverberant_db / 10.0))
             power = power + share * self.ring(power, keep)
         if noise:
             tilt = -rng.uniform(-0.5, 4.5) * OCTAVES_FROM_500_HZ + rng.normal(0.0, 1.5, self.RIPPLES) @ self.ripples

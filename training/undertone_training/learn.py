@@ -233,7 +233,7 @@ def hear(
     for clip, found in zip(clips, of_clip):
         ends = np.stack([course[item][-1] for item in found]).astype(np.float64)
         length = np.array([len(course[item]) for item in found])
-        whole = np.average(np.log(metrics.softmax(ends)), axis=0, weights=length)
+        whole = np.average(np.log(np.maximum(metrics.softmax(ends), 1e-30)), axis=0, weights=length)
         heard.append(Heard(int(clip), whole, course[found[0]].astype(np.float64)))
     return heard
 

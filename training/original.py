@@ -1,0 +1,261 @@
+"""The original project's design, rebuilt as a baseline: an LSTM over a fixed window of MFCCs, plainly trained.
+
+    python training/original.py --features training/data/features.npz --out models/original
+
+40 MFCCs over 3 s, zeros behind a shorter clip, two LSTM layers, the last state to a dense layer and a softmax; Adam, no
+variations of clips, no averaging, no masks. It was trained and tested on a random split (67 % there); here the same
+network is also trained without each fold of speakers, so that `undertone evaluate` can say what the split was worth.
+Its model is of the kind `window-mfcc`: it hears the last 3 s anew at each stride.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+from torch.nn import functional
+
+from undertone_training import data, export, learn, metrics, package, splits
+from undertone_training.labels import CORPORA, LABELS
+
+HERE = Path(__file__).resolve().parent
+COEFFICIENTS = 40
+# 3 s, as long as the longest stretch of CREMA-D's spectrograms.
+WINDOW_HOPS = 188
+# The service asks anew twice a second.
+STRIDE_HOPS = 32
+
+
+@dataclass(frozen=True)
+class Recipe:
+    units: int = 64
+    layers: int = 2
+    dense: int = 64
+    dropout: float = 0.3
+    epochs: int = 30
+    batch: int = 64
+    learning_rate: float = 1e-3
+
+
+class WindowLstm(nn.Module):
+    def __init__(self, recipe: Recipe):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(COEFFICIENTS))
+        self.register_buffer("scale", torch.ones(COEFFICIENTS))
+        inputs = [COEFFICIENTS] + [recipe.units] * (recipe.layers - 1)
+        self.lstm = nn.ModuleList(nn.LSTM(size, recipe.units, batch_first=True) for size in inputs)
+        self.dense = nn.Linear(recipe.units, recipe.dense)
+        self.output = nn.Linear(recipe.dense, len(LABELS))
+        self.dropout = nn.Dropout(recipe.dropout)
+
+    def forward(self, mfcc: Tensor) -> Tensor:
+        """mfcc [batch, 188, 40], zeros behind what was heard -> logits [batch, 8]."""
+        y = (mfcc - self.mean) * self.scale
+        for lstm in self.lstm:
+            y = self.dropout(lstm(y)[0])
+        return self.output(self.dropout(torch.relu(self.dense(y[:, -1]))))
+
+
+def windows(corpora: data.Corpora, clips: np.ndarray) -> np.ndarray:
+    """Each clip's first utterance, its last 3 s if it is longer: [clips, 188, 40]."""
+    batch = np.zeros((len(clips), WINDOW_HOPS, COEFFICIENTS), np.float32)
+    for row, (item, *_) in zip(batch, data.utterances(corpora, clips)):
+        piece = corpora.piece(item)[-WINDOW_HOPS:, :COEFFICIENTS]
+        row[: len(piece)] = piece
+    return batch
+
+
+def train(corpora: data.Corpora, split: splits.Split, recipe: Recipe, seed: int, report=print) -> WindowLstm:
+    """The network after the last epoch."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = WindowLstm(recipe)
+    mean, deviation = data.statistics(corpora, split.train)
+    model.mean.copy_(torch.from_numpy(mean[:COEFFICIENTS]))
+    model.scale.copy_(torch.from_numpy(1.0 / deviation[:COEFFICIENTS]))
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    heard, truth = windows(corpora, split.train), corpora.emotion[split.train]
+    for epoch in range(recipe.epochs):
+        began, losses = time.monotonic(), []
+        model.train()
+        order = rng.permutation(len(truth))
+        for start in range(0, len(order), recipe.batch):
+            rows = order[start : start + recipe.batch]
+            loss = functional.cross_entropy(model(torch.from_numpy(heard[rows])), torch.from_numpy(truth[rows]))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        report(f"epoch {epoch + 1}  loss {np.mean(losses):.3f}  seconds {time.monotonic() - began:.1f}")
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model: WindowLstm, corpora: data.Corpora, clips: np.ndarray) -> np.ndarray:
+    parts = [clips[start : start + 256] for start in range(0, len(clips), 256)]
+    return np.concatenate([model(torch.from_numpy(windows(corpora, part))).numpy() for part in parts])
+
+
+def build(model: WindowLstm) -> onnx.ModelProto:
+    """One window in, logits out."""
+    graph = export.Graph()
+    add, values = graph.add, lambda tensor: tensor.detach().numpy().astype(np.float32)
+    add("Sub", ["mfcc", graph.constant("feature_mean", values(model.mean))], "centred")
+    add("Mul", ["centred", graph.constant("feature_scale", values(model.scale))], "normalised")
+    y = add("Transpose", ["normalised"], "hops", perm=[1, 0, 2])
+    directions = graph.constant("direction", np.array([1], np.int64))
+    for number, layer in enumerate(model.lstm, 1):
+        weights = graph.constant(f"lstm{number}_w", export.gates_for_onnx(layer.weight_ih_l0)[None])
+        recurrence = graph.constant(f"lstm{number}_r", export.gates_for_onnx(layer.weight_hh_l0)[None])
+        biases = [export.gates_for_onnx(layer.bias_ih_l0), export.gates_for_onnx(layer.bias_hh_l0)]
+        bias = graph.constant(f"lstm{number}_b", np.concatenate(biases)[None])
+        outputs = [f"all{number}", f"last{number}"]
+        add("LSTM", [y, weights, recurrence, bias], *outputs, hidden_size=layer.hidden_size)
+        y = add("Squeeze", [outputs[0], directions], f"y{number}")
+    first = graph.constant("axis_0", np.array([0], np.int64))
+    y = add("Squeeze", [outputs[1], first], "last")
+    for name, layer in (("dense", model.dense), ("logits", model.output)):
+        weights = [graph.constant(f"{name}_w", values(layer.weight)), graph.constant(f"{name}_b", values(layer.bias))]
+        y = add("Gemm", [y, *weights], name, transB=1)
+        if name == "dense":
+            y = add("Relu", [y], "dense_positive")
+    tensor = lambda name, *shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+    made = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "original-window-lstm",
+            [tensor("mfcc", WINDOW_HOPS, COEFFICIENTS)],
+            [tensor("logits", len(LABELS))],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", export.OPSET)],
+        ir_version=export.IR_VERSION,
+        producer_name="undertone-training",
+    )
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def write(folder: Path, model: WindowLstm, temperature: float) -> float:
+    """Writes the package; returns the largest difference of any logit between ONNX Runtime and PyTorch."""
+    made = build(model)
+    content = made.SerializeToString()
+    mean, scale = model.mean.numpy(), model.scale.numpy()
+    probe = mean + np.random.default_rng(0).standard_normal((4, WINDOW_HOPS, COEFFICIENTS)) / scale
+    probe = probe.astype(np.float32)
+    probe[1, 100:] = 0.0
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(probe)).numpy()
+    disparity = float(np.abs(export.session(content).run(None, {"mfcc": probe})[0] - wanted).max())
+    if disparity > package.LARGEST_DISPARITY:
+        raise RuntimeError(f"the exported graph differs from the network by {disparity}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(content)
+    (folder / "model.toml").write_text(manifest(hashlib.sha256(content).hexdigest(), temperature), encoding="utf-8")
+    return disparity
+
+
+def manifest(sha256: str, temperature: float) -> str:
+    blocks = [
+        f"""schema = 1
+name = "original"
+version = "1.0.0"
+kind = "window-mfcc"
+description = "The original project's design: LSTM over a fixed window of MFCCs (baseline)"
+labels = [{", ".join(map(package.quoted, LABELS))}]
+sha256 = "{sha256}"
+
+[front_end]
+sample_rate_hz = {package.SAMPLE_RATE_HZ}
+hop_samples = {package.HOP_SAMPLES}
+frame_samples = {package.FRAME_SAMPLES}
+mel_bands = {package.MEL_BANDS}
+coefficients = {COEFFICIENTS}
+reference_decay_db_per_s = {package.REFERENCE_DECAY_DB_PER_S}
+
+[input]
+name = "mfcc"
+shape = ["batch", {WINDOW_HOPS}, {COEFFICIENTS}]
+
+[window]
+stride_hops = {STRIDE_HOPS}
+
+[output]
+name = "logits"
+shape = ["batch", {len(LABELS)}]
+
+[calibration]
+temperature = {temperature:.4f}
+"""
+    ]
+    for corpus in CORPORA:
+        published, licence, commercial = package.TRAINING_DATA[corpus]
+        blocks.append(
+            f"[[training_data]]\ncorpus = {package.quoted(published)}\nlicence = {package.quoted(licence)}\n"
+            f"commercial_use = {str(commercial).lower()}\n"
+        )
+    return "\n".join(blocks)
+
+
+def main(typed: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--features", type=Path, default=HERE / "data" / "features.npz", help="what `undertone features` wrote")
+    add("--out", type=Path, default=HERE.parent / "models" / "original", help="the model's folder")
+    add("--runs-folder", type=Path, default=HERE / "runs" / "original", help="the models without their folds")
+    add("--folds", default="0,1,2,3,4", help="folds of unseen speakers to test on")
+    add("--epochs", type=int, default=Recipe().epochs)
+    add("--seed", type=int, default=1)
+    add("--threads", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args(typed)
+    if not given.features.exists():
+        print(f"{given.features} is missing: make it with `undertone features CORPORA`", file=sys.stderr)
+        return 66
+    learn.seeded(given.seed, given.threads)
+    corpora, recipe = data.load(given.features), Recipe(epochs=given.epochs)
+    runs, heard = [], {}
+    for name in [*(f"fold:{fold}" for fold in given.folds.split(",") if fold), "random", "all"]:
+        parts = splits.split(corpora, name, given.seed)
+        model = train(corpora, parts, recipe, given.seed, lambda line: print(f"{name:7} {line}", flush=True))
+        kind, _, fold = name.partition(":")
+        folder = given.out if name == "all" else given.runs_folder / name.replace(":", "-")
+        if len(parts.test):
+            heard[name] = (corpora.emotion[parts.test], logits(model, corpora, parts.test))
+        # The design knew no calibration: probabilities are the softmax as it comes.
+        write(folder, model, temperature=1.0)
+        if kind == "fold":
+            runs.append({"model": folder.name, "kind": kind, "fold": int(fold), "seed": given.seed})
+        elif kind == "random":
+            (folder / "clips.txt").write_text("\n".join(corpora.clip_names[parts.test]) + "\n", encoding="utf-8")
+            runs.append({"model": folder.name, "kind": kind, "seed": given.seed, "clips": f"{folder.name}/clips.txt"})
+    told = {
+        "schema": 1,
+        "name": "original",
+        "description": "The original project's design, each model without the clips that it is judged on.",
+        "speakers": {speaker: int(fold) for speaker, fold in zip(corpora.speaker, corpora.fold)},
+        "runs": runs,
+    }
+    given.runs_folder.mkdir(parents=True, exist_ok=True)
+    (given.runs_folder / "protocol.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    for name, (truth, said) in heard.items():
+        figures = metrics.figures(truth, said)
+        print(f"{name:7} accuracy {figures['wa']:.3f}  UA {figures['ua']:.3f}  loss {figures['nll']:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
