@@ -84,11 +84,18 @@ fuzz: setup $(CARGO_FUZZ) ## Run every fuzz target for FUZZ_SECONDS (installs ca
 $(CARGO_FUZZ):
 	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(FUZZ_HOME)
 
-# What the runs need to know of the corpora's place.
-model: setup .venv-training/ready ## Extract features, train, measure and export the default model (a quarter of an hour to an hour on 2 cores).
+# Which model to make: undertone-four (all corpora, embedded) or another folder of models/ with MODEL_FLAGS for
+# training/train.py.
+MODEL ?= undertone-four
+MODEL_FLAGS ?=
+
+# The binary that extracts embeds the model that is made, so it is built before and judges the packages by path.
+model: setup .venv-training/ready ## Extract features, train, judge and describe the default model (hours on 2 cores).
 	@test -n "$(UNDERTONE_CORPORA)" || { echo "set UNDERTONE_CORPORA to the folder with the corpora" >&2; exit 1; }
 	$(CARGO) run --release --bin undertone -- features "$(UNDERTONE_CORPORA)" --out training/data
-	.venv-training/bin/python training/train.py --features training/data/features.npz --out models/undertone-four
+	.venv-training/bin/python training/train.py --features training/data/features.npz --out models/$(MODEL) $(MODEL_FLAGS)
+	$(CARGO) run --release --bin undertone -- evaluate "$(UNDERTONE_CORPORA)" --protocol training/runs/$(MODEL) --out training/runs/$(MODEL)
+	.venv-training/bin/python training/card.py --model models/$(MODEL)
 
 clean: ## Remove what was built and fetched.
 	rm -rf target fuzz/target .onnxruntime .venv-test .venv-training

@@ -29,7 +29,7 @@ class Recipe:
     """All that a run depends on besides its data, its split and its seed."""
 
     corpora: tuple[str, ...] = CORPORA
-    epochs: int = 30
+    epochs: int = 20
     clips_per_epoch: int = 8192
     batch: int = 64
     learning_rate: float = 3e-3
