@@ -18,6 +18,7 @@
 //! | [`config`] | flags, environment, file -> settings |
 //! | [`server`] | gRPC, HTTP, errors, draining (tonic, axum) |
 //! | [`corpus`] | the four corpora: labels, manifests, features for training |
+//! | [`evaluation`] | the honest judge of models: clips through the serving path, figures |
 //! | [`commands`] | the command line: thin |
 //!
 //! # Glossary
@@ -44,6 +45,7 @@ pub mod commands;
 pub mod config;
 pub mod corpus;
 pub mod emotion;
+pub mod evaluation;
 pub mod features;
 pub mod model;
 pub mod server;
