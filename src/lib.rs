@@ -17,6 +17,7 @@
 //! | [`session`] | one actor per stream; whole clips through the same path |
 //! | [`config`] | flags, environment, file -> settings |
 //! | [`server`] | gRPC, HTTP, errors, draining (tonic, axum) |
+//! | [`report`] | self-contained HTML: tables, charts, pictures (maud, png) |
 //! | [`corpus`] | the four corpora: labels, manifests, features for training |
 //! | [`commands`] | the command line: thin |
 //!
@@ -46,6 +47,7 @@ pub mod corpus;
 pub mod emotion;
 pub mod features;
 pub mod model;
+pub mod report;
 pub mod server;
 pub mod session;
 pub mod telemetry;

@@ -41,6 +41,7 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["anyhow"], &["commands/", "main.rs"]),
     (&["indicatif", "crossterm", "ureq", "fastrand"], &["commands/"]),
     (&["csv", "npyz", "zip"], &["corpus/"]),
+    (&["maud", "png", "base64"], &["report/"]),
 ];
 
 fn root() -> PathBuf {
