@@ -17,6 +17,7 @@
 //! | [`session`] | one actor per stream; whole clips through the same path |
 //! | [`config`] | flags, environment, file -> settings |
 //! | [`server`] | gRPC, HTTP, errors, draining (tonic, axum) |
+//! | [`report`] | self-contained HTML: tables, charts, pictures (maud, png) |
 //! | [`corpus`] | the four corpora: labels, manifests, features for training |
 //! | [`evaluation`] | the honest judge of models: clips through the serving path, figures |
 //! | [`commands`] | the command line: thin |
@@ -48,6 +49,7 @@ pub mod emotion;
 pub mod evaluation;
 pub mod features;
 pub mod model;
+pub mod report;
 pub mod server;
 pub mod session;
 pub mod telemetry;

@@ -45,7 +45,8 @@ fn lead(evaluation: &Evaluation) -> String {
     let mut lead = if protocol.kind == "model" {
         "One model on every clip found; nobody has checked what it heard in training.".to_owned()
     } else if protocol.folds.is_empty() {
-        "Random split only: clips that the models have not heard, of speakers that they have.".to_owned()
+        "Random split only: clips that the models have not heard, of speakers that they have."
+            .to_owned()
     } else {
         let (folds, seeds) = (protocol.folds.len(), protocol.seeds.len());
         let plural = |n: usize, one: &str| if n == 1 { one.to_owned() } else { format!("{one}s") };
@@ -109,8 +110,15 @@ fn points(points: &[Point]) -> Vec<(f64, f64)> {
 }
 
 fn judged(evaluation: &Evaluation) -> Section {
-    let columns =
-        ["corpus", "clips", "speakers", "emotions", "in training", "material", "no utterance found"];
+    let columns = [
+        "corpus",
+        "clips",
+        "speakers",
+        "emotions",
+        "in training",
+        "material",
+        "no utterance found",
+    ];
     let mut table = Table::new("Clips that were judged", columns).of_words();
     for part in &evaluation.corpora {
         let training = match part.training {
@@ -272,11 +280,8 @@ fn calibration(parts: &[&Part]) -> Section {
 }
 
 fn course(parts: &[&Part]) -> Section {
-    let mut chart = LineChart::new(
-        "UA against speech heard",
-        Axis::new("Speech heard, s"),
-        ua_axis(),
-    );
+    let mut chart =
+        LineChart::new("UA against speech heard", Axis::new("Speech heard, s"), ua_axis());
     let mut columns = vec!["speech heard".to_owned()];
     columns.extend(names(parts));
     let mut table = Table::new("UA by speech heard, and its share of the final UA", columns);
@@ -289,9 +294,9 @@ fn course(parts: &[&Part]) -> Section {
             part.course.get(index).map_or_else(
                 || NOTHING.to_owned(),
                 |point| {
-                    let of = point.share_of_final.map_or_else(String::new, |share| {
-                        format!(" ({})", percent(share, 0))
-                    });
+                    let of = point
+                        .share_of_final
+                        .map_or_else(String::new, |share| format!(" ({})", percent(share, 0)));
                     format!("{}{of}", percent(point.ua.mean, 1))
                 },
             )
@@ -383,8 +388,7 @@ fn distress(parts: &[&Part]) -> Section {
 }
 
 fn sexes(parts: &[&Part]) -> Section {
-    let parts: Vec<&Part> =
-        parts.iter().copied().filter(|part| !part.by_sex.is_empty()).collect();
+    let parts: Vec<&Part> = parts.iter().copied().filter(|part| !part.by_sex.is_empty()).collect();
     let mut chart = BarChart::new(
         "UA by the speakers' sex, open; whiskers are 95 % intervals",
         "corpus",
@@ -424,8 +428,9 @@ fn robustness(parts: &[&Part]) -> Section {
         .first()
         .map(|part| part.conditions.iter().map(|figures| figures.condition).collect())
         .unwrap_or_default();
-    let mut chart = BarChart::new("UA by condition, open", "condition", conditions.clone(), ua_axis())
-        .size(900.0, 320.0);
+    let mut chart =
+        BarChart::new("UA by condition, open", "condition", conditions.clone(), ua_axis())
+            .size(900.0, 320.0);
     for part in parts {
         let values: Vec<_> =
             part.conditions.iter().map(|c| c.ua.as_ref().map(|ua| ua.mean)).collect();
@@ -442,10 +447,8 @@ fn robustness(parts: &[&Part]) -> Section {
             let ua = percent(figures.ua.as_ref()?.mean, 1);
             Some(format!("{mark}{ua} ({})", signed(figures.ua_change?)))
         };
-        let cells: Vec<String> = parts
-            .iter()
-            .map(|part| cell(part).unwrap_or_else(|| NOTHING.to_owned()))
-            .collect();
+        let cells: Vec<String> =
+            parts.iter().map(|part| cell(part).unwrap_or_else(|| NOTHING.to_owned())).collect();
         table = table.row(*condition, cells);
     }
     let described = super::Condition::ALL
@@ -515,6 +518,9 @@ fn models(evaluation: &Evaluation) -> Section {
             number(settings.min_speech_s, 3),
             settings.min_confidence
         ),
-        format!("Chunks of {} s; bootstrap of {} resamples", settings.chunk_s, settings.bootstrap_resamples),
+        format!(
+            "Chunks of {} s; bootstrap of {} resamples",
+            settings.chunk_s, settings.bootstrap_resamples
+        ),
     ])
 }

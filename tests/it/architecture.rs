@@ -42,6 +42,7 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["indicatif", "crossterm", "ureq", "fastrand"], &["commands/"]),
     (&["npyz", "zip"], &["corpus/"]),
     (&["csv"], &["corpus/", "evaluation/files.rs"]),
+    (&["maud", "png", "base64"], &["report/"]),
 ];
 
 fn root() -> PathBuf {

@@ -102,9 +102,9 @@ fn numbers(path: &str, value: &serde_json::Value, into: &mut BTreeMap<String, f6
             .iter()
             .enumerate()
             .for_each(|(index, item)| numbers(&format!("{path}/{index}"), item, into)),
-        serde_json::Value::Object(items) => items
-            .iter()
-            .for_each(|(name, item)| numbers(&format!("{path}/{name}"), item, into)),
+        serde_json::Value::Object(items) => {
+            items.iter().for_each(|(name, item)| numbers(&format!("{path}/{name}"), item, into))
+        }
         _ => {}
     }
 }
@@ -121,8 +121,7 @@ fn rows(folder: &Path) -> Vec<BTreeMap<String, String>> {
 fn a_protocol_gives_finite_figures_and_the_same_for_one_job_and_for_four() {
     let bench = Bench::new();
     for jobs in ["1", "4"] {
-        let output =
-            bench.evaluate(&["--protocol", "protocol", "--out", jobs, "--jobs", jobs]);
+        let output = bench.evaluate(&["--protocol", "protocol", "--out", jobs, "--jobs", jobs]);
         assert!(output.status.success(), "{}", said(&output));
         let text = said(&output);
         assert!(text.contains("Seed 1: folds 0, 2 only"), "{text}");
@@ -227,8 +226,7 @@ fn a_clip_that_cannot_be_read_is_told_and_the_others_are_judged() {
     let bench = Bench::new();
     std::fs::write(bench.path("corpora").join("03-01-07-01-01-01-01.wav"), b"no sound").unwrap();
     let model = model_folder("tiny-window").display().to_string();
-    let output =
-        bench.evaluate(&["--model", &model, "--conditions", "clean", "--out", "out"]);
+    let output = bench.evaluate(&["--model", &model, "--conditions", "clean", "--out", "out"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("03-01-07-01-01-01-01: "), "{}", said(&output));
     let json = json(&bench.path("out"));
