@@ -402,17 +402,19 @@ fn summarise(
     worst: Worst,
     metric: impl Fn(&[&Verdict]) -> Option<f64>,
 ) -> Option<Summary> {
-    let values: Vec<(Option<u64>, Option<u8>, f64)> = cells
+    /// Seed, fold, value.
+    type Value = (Option<u64>, Option<u8>, f64);
+    let values: Vec<Value> = cells
         .iter()
         .filter_map(|cell| Some((cell.seed, cell.fold, metric(&cell.verdicts)?)))
         .collect();
-    let means = |key: &dyn Fn(&(Option<u64>, Option<u8>, f64)) -> Option<u64>| {
+    let means = |key: fn(&Value) -> Option<u64>| {
         let keys: BTreeSet<Option<u64>> = values.iter().map(key).collect();
         let of = |wanted| values.iter().filter(move |v| key(v) == wanted).map(|v| v.2);
         keys.into_iter().filter_map(|k| Some((k, mean(of(k))?))).collect::<Vec<_>>()
     };
-    let by_seed = means(&|value| value.0);
-    let by_fold = means(&|value| value.1.map(u64::from));
+    let by_seed = means(|value| value.0);
+    let by_fold = means(|value| value.1.map(u64::from));
     let spread = |of: &[(Option<u64>, f64)]| {
         deviation(&of.iter().map(|(_, value)| *value).collect::<Vec<_>>())
     };
@@ -590,7 +592,7 @@ impl<'a> Book<'a> {
                 continue;
             }
             let figures = SexFigures {
-                clips: self.clips(&cells).len(),
+                clips: clips_of(&cells).len(),
                 speakers: self.speakers(&cells),
                 ua: summarise(&cells, Worst::Least, |v| self.confusion(v, View::Open).ua()),
                 ua_interval: self.interval(&cells, View::Open),
@@ -600,12 +602,8 @@ impl<'a> Book<'a> {
         sexes
     }
 
-    fn clips(&self, cells: &[Cell<'_>]) -> BTreeSet<usize> {
-        cells.iter().flat_map(|cell| &cell.verdicts).map(|verdict| verdict.clip).collect()
-    }
-
     fn speakers(&self, cells: &[Cell<'_>]) -> usize {
-        let clips = self.clips(cells);
+        let clips = clips_of(cells);
         let clips = clips.into_iter().filter_map(|index| self.plan.clips.get(index));
         clips.map(|clip| clip.speaker.as_str()).collect::<BTreeSet<_>>().len()
     }
@@ -633,7 +631,7 @@ impl<'a> Book<'a> {
 
     fn distress(&self, cells: &[Cell<'_>]) -> Distress {
         let clips: Vec<&Clip> =
-            self.clips(cells).into_iter().filter_map(|index| self.plan.clips.get(index)).collect();
+            clips_of(cells).into_iter().filter_map(|index| self.plan.clips.get(index)).collect();
         let detection = |keep: &dyn Fn(&Clip) -> bool| {
             let scores = |verdicts: &[&Verdict]| -> Vec<(f64, bool)> {
                 verdicts
@@ -668,7 +666,7 @@ impl<'a> Book<'a> {
         condition: Condition,
     ) -> ConditionFigures {
         let cells = self.cells(false, corpus, condition);
-        let clips = self.clips(&cells);
+        let clips = clips_of(&cells);
         let ua = |cells: &[Cell<'_>], view| {
             summarise(cells, Worst::Least, |v| self.confusion(v, view).ua())
         };
@@ -697,7 +695,7 @@ impl<'a> Book<'a> {
             return None;
         }
         let clips: Vec<&Clip> =
-            self.clips(&cells).into_iter().filter_map(|index| self.plan.clips.get(index)).collect();
+            clips_of(&cells).into_iter().filter_map(|index| self.plan.clips.get(index)).collect();
         let labels: BTreeSet<Emotion> = clips
             .iter()
             .filter_map(|clip| self.plan.labels.get(&clip.corpus))
@@ -795,6 +793,10 @@ impl<'a> Book<'a> {
             corpora: Corpus::ALL.into_iter().filter_map(of_corpus).collect(),
         })
     }
+}
+
+fn clips_of(cells: &[Cell<'_>]) -> BTreeSet<usize> {
+    cells.iter().flat_map(|cell| &cell.verdicts).map(|verdict| verdict.clip).collect()
 }
 
 fn together<'a>(cells: &[Cell<'a>]) -> Vec<&'a Verdict> {

@@ -180,16 +180,15 @@ async fn hear_rows(
     let mut padded = u64::MAX / 2;
     let mut rows = rows.iter();
     loop {
-        let row = match rows.next() {
-            Some(row) => row,
-            None => {
-                listener.finish(u64::MAX);
-                if !listener.wants_padding(padded) {
-                    break;
-                }
-                padded += 1;
-                &SILENCE
+        let row = if let Some(row) = rows.next() {
+            row
+        } else {
+            listener.finish(u64::MAX);
+            if !listener.wants_padding(padded) {
+                break;
             }
+            padded += 1;
+            &SILENCE
         };
         listener.hear_spectrum(&Frame::from_mel_db(index, *row, &mut reference));
         index += 1;

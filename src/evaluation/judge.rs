@@ -201,7 +201,12 @@ fn collect(plan: &Plan, done: BTreeMap<usize, Result<Outcome, ClipError>>) -> Ve
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn open_spectra(clips: &[Clip]) -> Result<HashMap<PathBuf, LogMel>, LogMelError> {

@@ -318,10 +318,10 @@ mod tests {
         };
         near(counts.recall(Neutral), 0.75);
         assert_eq!(counts.recall(Angry), None);
-        near(counts.ua(), (0.75 + 0.5) / 2.0);
+        near(counts.ua(), 0.625);
         near(counts.wa(), 4.0 / 6.0);
         // F1: neutral 2*3/(4+3), sad 2*1/(2+2).
-        near(counts.macro_f1(), (6.0 / 7.0 + 0.5) / 2.0);
+        near(counts.macro_f1(), 3.0 / 7.0 + 0.25);
         let wrong: f64 = -(0.5_f64 / 7.0).ln() - (0.1_f64 / 7.0).ln();
         near(nll(&cases), (wrong - 3.0 * 0.9_f64.ln() - 0.5_f64.ln()) / 6.0);
         // Bins: four at 0.9 with 3 right, two at 0.5 with 1 right.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::figures::{Evaluation, Figures, Part, RandomFigures, Summary};
+use super::figures::{Detection, Evaluation, Figures, Part, RandomFigures, Summary};
 
 /// A share as per cent.
 pub(super) fn percent(share: f64) -> String {
@@ -161,23 +161,28 @@ fn write_course(parts: &[&Part], out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
+/// What is read off a corpus.
+type Reading = fn(&Part) -> Option<String>;
+
+fn ua_of(part: &Part, sex: &str) -> Option<String> {
+    part.by_sex.get(sex)?.ua.as_ref().map(|ua| percent(ua.mean))
+}
+
+fn auc(detection: Option<&Detection>) -> Option<String> {
+    detection.map(|detection| percent(detection.auc.mean))
+}
+
 /// What goes on one line per corpus.
 fn write_rest(parts: &[&Part], out: &mut String) -> std::fmt::Result {
     header("further", parts, out)?;
-    let auc = |part: &Part| part.distress.against_rest.as_ref().map(|d| percent(d.auc.mean));
-    let narrow =
-        |part: &Part| part.distress.against_other_emotions.as_ref().map(|d| percent(d.auc.mean));
-    let sex = |part: &Part, sex| {
-        part.by_sex.get(sex).and_then(|s| s.ua.as_ref()).map(|ua| percent(ua.mean))
-    };
-    let lines: [(&str, &dyn Fn(&Part) -> Option<String>); 7] = [
-        ("UA, women", &|part| sex(part, "female")),
-        ("UA, men", &|part| sex(part, "male")),
-        ("answered by default", &|part| Some(percent(part.abstention.service_coverage))),
-        ("  accuracy of those", &|part| part.abstention.service_accuracy.map(percent)),
-        ("distress AUC, all", &auc),
-        ("  other emotions only", &narrow),
-        ("no utterance found", &|part| Some(part.unheard.to_string())),
+    let lines: [(&str, Reading); 7] = [
+        ("UA, women", |part| ua_of(part, "female")),
+        ("UA, men", |part| ua_of(part, "male")),
+        ("answered by default", |part| Some(percent(part.abstention.service_coverage))),
+        ("  accuracy of those", |part| part.abstention.service_accuracy.map(percent)),
+        ("distress AUC, all", |part| auc(part.distress.against_rest.as_ref())),
+        ("  other emotions only", |part| auc(part.distress.against_other_emotions.as_ref())),
+        ("no utterance found", |part| Some(part.unheard.to_string())),
     ];
     for (name, value) in lines {
         write!(out, "  {name:<22}")?;

@@ -103,7 +103,9 @@ fn numbers(path: &str, value: &serde_json::Value, into: &mut BTreeMap<String, f6
             .enumerate()
             .for_each(|(index, item)| numbers(&format!("{path}/{index}"), item, into)),
         serde_json::Value::Object(items) => {
-            items.iter().for_each(|(name, item)| numbers(&format!("{path}/{name}"), item, into))
+            for (name, item) in items {
+                numbers(&format!("{path}/{name}"), item, into);
+            }
         }
         _ => {}
     }
