@@ -73,8 +73,8 @@ impl Condition {
             Self::Pink20 => "pink noise, 20 dB SNR",
             Self::Pink10 => "pink noise, 10 dB SNR",
             Self::Pink5 => "pink noise, 5 dB SNR",
-            Self::Telephone => "telephone: 300-3400 Hz, 8 kHz, G.711 mu-law",
-            Self::Reverberation => "room: RT60 0.5 s, direct-to-reverberant ratio 0 dB",
+            Self::Telephone => "300 to 3,400 Hz, 8 kHz, G.711 mu-law",
+            Self::Reverberation => "a synthetic room, RT60 0.5 s, direct-to-reverberant ratio 0 dB",
             Self::Quiet => "20 dB down, 16 bits",
             Self::Loud => "20 dB up, clipped at full scale, 16 bits",
         }

@@ -119,11 +119,11 @@ fn judged(evaluation: &Evaluation) -> Section {
         "material",
         "no utterance found",
     ];
-    let mut table = Table::new("Clips that were judged", columns).of_words();
+    let mut table = Table::new("Clips that were judged", columns);
     for part in &evaluation.corpora {
         let training = match part.training {
             Training::Trained => "yes",
-            Training::Foreign => "no: foreign corpus",
+            Training::Foreign => "no, foreign",
             Training::Mixed => "of some models",
             Training::Unknown => "not known",
         };
@@ -137,7 +137,7 @@ fn judged(evaluation: &Evaluation) -> Section {
             [
                 part.clips.to_string(),
                 part.speakers.to_string(),
-                part.labels.join(", "),
+                part.labels.len().to_string(),
                 training.to_owned(),
                 material.to_owned(),
                 part.unheard.to_string(),
@@ -359,10 +359,14 @@ fn distress(parts: &[&Part]) -> Section {
         let auc = |detection: Option<&Detection>| {
             detection.map_or_else(
                 || NOTHING.to_owned(),
-                |d| format!("{} of {} negatives", number(d.auc.mean, 3), d.negatives),
+                |d| format!("{} ({} negatives)", number(d.auc.mean, 3), d.negatives),
             )
         };
-        let rule = if distress.by_intensity { "high intensity" } else { "any intensity" };
+        let rule = match (part.corpus.as_str(), distress.by_intensity) {
+            ("pooled", _) => "those of each corpus",
+            (_, true) => "high intensity",
+            (_, false) => "any intensity",
+        };
         table = table.row(
             &part.corpus,
             [
@@ -480,7 +484,7 @@ fn random(evaluation: &Evaluation) -> Option<Section> {
 fn models(evaluation: &Evaluation) -> Section {
     let columns =
         ["run", "kind", "fold", "seed", "clips", "model", "temperature", "trained on", "SHA-256"];
-    let mut table = Table::new("Models", columns).of_words();
+    let mut table = Table::new("Models", columns);
     for model in &evaluation.models {
         let or_nothing = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
         let trained_on = match model.trained_on.as_slice() {
