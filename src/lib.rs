@@ -17,7 +17,9 @@
 //! | [`session`] | one actor per stream; whole clips through the same path |
 //! | [`config`] | flags, environment, file -> settings |
 //! | [`server`] | gRPC, HTTP, errors, draining (tonic, axum) |
+//! | [`report`] | self-contained HTML: tables, charts, pictures (maud, png) |
 //! | [`corpus`] | the four corpora: labels, manifests, features for training |
+//! | [`evaluation`] | the honest judge of models: clips through the serving path, figures |
 //! | [`commands`] | the command line: thin |
 //!
 //! # Glossary
@@ -44,8 +46,10 @@ pub mod commands;
 pub mod config;
 pub mod corpus;
 pub mod emotion;
+pub mod evaluation;
 pub mod features;
 pub mod model;
+pub mod report;
 pub mod server;
 pub mod session;
 pub mod telemetry;
