@@ -14,6 +14,7 @@
 //! | [`engine`] | engines that die, servers that stop |
 //! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
 //! | [`process`], [`otlp`] | the real binary |
+//! | [`corpora`] | corpora from the command line |
 //! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
@@ -34,6 +35,7 @@ mod clients;
 mod clips;
 mod clock;
 mod conversation;
+mod corpora;
 mod engine;
 mod fuzzing;
 mod limits;
