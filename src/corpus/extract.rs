@@ -8,20 +8,20 @@
 //! within the clip, row behind the last one). A clip in which the service finds no utterance is stored
 //! from end to end; and `features.csv`, the manifest's rows in the same order.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use npyz::WriterBuilder as _;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::logmel::{LogMel, LogMelError};
-use super::{Clip, Sound, manifest};
-use crate::audio::{AudioError, ClipHops, ClipReader, Lane};
+use super::logmel::{LogMelError, Spectra};
+use super::parallel::{self, Interrupted, Watch};
+use super::{Clip, ClipError, Sound, manifest};
+use crate::audio::{ClipHops, ClipReader, Lane};
 use crate::emotion::Emotion;
 use crate::features::{CausalReference, Frame, MEL_BANDS};
 use crate::model::{Input, Manifest, Output};
@@ -47,17 +47,9 @@ pub enum ExtractError {
     /// The list of clips cannot be written.
     #[error(transparent)]
     Manifest(#[from] manifest::ManifestError),
-}
-
-/// A clip that could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ClipError {
-    /// Its audio cannot be decoded.
+    /// Somebody stopped it.
     #[error(transparent)]
-    Audio(#[from] AudioError),
-    /// Its spectrogram is not in the file.
-    #[error("no such clip in the spectrogram file")]
-    Missing,
+    Interrupted(#[from] Interrupted),
 }
 
 /// One clip's steps: MFCCs, and where each utterance begins and ends in them, in hops.
@@ -96,35 +88,16 @@ pub fn extract(
 ) -> Result<Extracted, ExtractError> {
     std::fs::create_dir_all(out)
         .map_err(|source| ExtractError::Write { path: out.to_owned(), source })?;
-    let spectra = open_spectra(clips)?;
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((index, clip)) = {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            clips.get(index).map(|clip| (index, clip))
-        } {
-            done.push((index, steps(clip, &spectra, coefficients, settings)));
-            progress();
-        }
-        done
-    };
-    let mut results: Vec<(usize, Result<Steps, ClipError>)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..num_cpus::get()).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| match thread.join() {
-                Ok(done) => done,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect()
-    });
-    results.sort_by_key(|(index, _)| *index);
+    let spectra = Spectra::open(clips)?;
+    let never = AtomicBool::new(false);
+    let results = parallel::map(clips, &Watch::new(&progress, &never), |clip| {
+        steps(clip, &spectra, coefficients, settings)
+    })?;
 
     let mut extracted = Extracted { clips: 0, steps: 0, unheard: Vec::new(), failed: Vec::new() };
     let mut kept = Vec::new();
     let mut features = Vec::new();
-    for ((_, result), clip) in results.into_iter().zip(clips) {
+    for (result, clip) in results.into_iter().zip(clips) {
         match result {
             Ok(steps) => {
                 if steps.unheard {
@@ -143,18 +116,6 @@ pub fn extract(
         .map_err(|source| ExtractError::Write { path: file, source })?;
     manifest::write(&kept, &out.join("features.csv"))?;
     Ok(extracted)
-}
-
-fn open_spectra(clips: &[Clip]) -> Result<HashMap<PathBuf, LogMel>, LogMelError> {
-    let mut spectra = HashMap::new();
-    for clip in clips {
-        if let Sound::LogMel(path) = &clip.sound
-            && !spectra.contains_key(path)
-        {
-            spectra.insert(path.clone(), LogMel::open(path)?);
-        }
-    }
-    Ok(spectra)
 }
 
 /// A model that only listens: it asks for its steps, and any answer will do.
@@ -178,7 +139,7 @@ fn recorder(coefficients: usize) -> Manifest {
 
 fn steps(
     clip: &Clip,
-    spectra: &HashMap<PathBuf, LogMel>,
+    spectra: &Spectra,
     coefficients: usize,
     settings: &AnalysisSettings,
 ) -> Result<Steps, ClipError> {
@@ -198,7 +159,7 @@ fn steps(
 
 fn listen(
     clip: &Clip,
-    spectra: &HashMap<PathBuf, LogMel>,
+    spectra: &Spectra,
     coefficients: usize,
     settings: &AnalysisSettings,
 ) -> Result<Steps, ClipError> {
@@ -212,7 +173,7 @@ fn listen(
     match &clip.sound {
         Sound::File(path) => recording.hear_file(path)?,
         Sound::LogMel(path) => {
-            let rows = spectra.get(path).and_then(|file| file.rows(&clip.name));
+            let rows = spectra.file(path).and_then(|file| file.rows(&clip.name));
             recording.hear_rows(rows.ok_or(ClipError::Missing)?);
         }
     }

@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
 
+use super::{Clip, Sound};
 use crate::features::MEL_BANDS;
 
 /// A file that cannot be used.
@@ -63,10 +64,41 @@ impl LogMel {
 
     /// The rows of a clip, in dB.
     pub fn rows(&self, clip: &str) -> Option<impl Iterator<Item = [f32; MEL_BANDS]> + '_> {
-        let (start, end) = *self.ranges.get(clip)?;
-        let bytes = self.frames.get(start * MEL_BANDS..end * MEL_BANDS)?;
-        let (rows, _) = bytes.as_chunks::<MEL_BANDS>();
+        let (rows, _) = self.bytes(clip)?.as_chunks::<MEL_BANDS>();
         Some(rows.iter().map(|row| row.map(|v| f32::from(v) / 255.0 * 80.0 - 80.0)))
+    }
+
+    /// The rows of a clip as they are stored.
+    pub fn bytes(&self, clip: &str) -> Option<&[u8]> {
+        let (start, end) = *self.ranges.get(clip)?;
+        self.frames.get(start * MEL_BANDS..end * MEL_BANDS)
+    }
+}
+
+/// All spectrogram files that a set of clips lies in.
+#[derive(Debug)]
+pub struct Spectra(HashMap<PathBuf, LogMel>);
+
+impl Spectra {
+    /// Reads the files of `clips`; none if all are audio.
+    ///
+    /// # Errors
+    /// [`LogMelError`].
+    pub fn open(clips: &[Clip]) -> Result<Self, LogMelError> {
+        let mut files = HashMap::new();
+        for clip in clips {
+            if let Sound::LogMel(path) = &clip.sound
+                && !files.contains_key(path)
+            {
+                files.insert(path.clone(), LogMel::open(path)?);
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// The file at `path`, if one of the clips lies in it.
+    pub fn file(&self, path: &Path) -> Option<&LogMel> {
+        self.0.get(path)
     }
 }
 

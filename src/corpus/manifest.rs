@@ -1,6 +1,6 @@
 //! `manifest.csv`: a row per clip, `path, clip, corpus, emotion, intensity, speaker, sex, text, fold`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +83,38 @@ pub fn read(file: &Path) -> Result<Vec<Clip>, ManifestError> {
     Ok(clips)
 }
 
-/// Writes `clips` with their paths as they are.
+/// `clips` with their paths as a manifest at `file` must give them to be read again: relative to its
+/// folder where they lie below it, so that the folder can be moved, else absolute.
+///
+/// # Errors
+/// [`ManifestError::Csv`] if there is no working directory to start from.
+pub fn placed(clips: &[Clip], file: &Path) -> Result<Vec<Clip>, ManifestError> {
+    let absolute = |path: &Path| {
+        let csv = |error: std::io::Error| ManifestError::Csv {
+            path: file.display().to_string(),
+            source: error.into(),
+        };
+        std::path::absolute(path).map_err(csv)
+    };
+    let file = absolute(file)?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let place = |path: &Path| -> Result<PathBuf, ManifestError> {
+        let path = absolute(path)?;
+        Ok(path.strip_prefix(folder).map(Path::to_owned).unwrap_or(path))
+    };
+    clips
+        .iter()
+        .map(|clip| {
+            let sound = match &clip.sound {
+                Sound::File(path) => Sound::File(place(path)?),
+                Sound::LogMel(path) => Sound::LogMel(place(path)?),
+            };
+            Ok(Clip { sound, ..clip.clone() })
+        })
+        .collect()
+}
+
+/// Writes `clips` with their paths as they are; see [`placed`].
 ///
 /// # Errors
 /// [`ManifestError::Csv`].

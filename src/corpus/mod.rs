@@ -2,18 +2,25 @@
 //!
 //! In: a folder with any of RAVDESS, TESS, SAVEE and CREMA-D, in their publishers' layouts or with a
 //! `manifest.csv`. Out: [`Clip`]s with labels; from those, the very model inputs that the service would
-//! make of them, so that training and serving cannot differ.
+//! make of them, so that training and serving cannot differ; what is wrong with them; and a report with
+//! pictures.
 
+pub mod examine;
+pub mod example;
+pub mod explore;
 pub mod extract;
+mod frames;
 pub mod labels;
 pub mod logmel;
 pub mod manifest;
+pub mod parallel;
 pub mod scan;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::audio::AudioError;
 use crate::emotion::Emotion;
 
 /// One of the four corpora.
@@ -90,4 +97,15 @@ pub struct Clip {
     pub text: String,
     /// 0 to 4; a speaker is in one fold only.
     pub fold: u8,
+}
+
+/// A clip that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ClipError {
+    /// Its audio cannot be decoded.
+    #[error(transparent)]
+    Audio(#[from] AudioError),
+    /// Its spectrogram is not in the file.
+    #[error("no such clip in the spectrogram file")]
+    Missing,
 }

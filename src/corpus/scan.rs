@@ -4,7 +4,8 @@
 //! of each corpus, in order of their names, go round the five folds. RAVDESS' actors then stand in folds
 //! of about equal size with both sexes in each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::{Clip, Corpus, Sound, labels, manifest};
@@ -14,6 +15,9 @@ use crate::emotion::Emotion;
 pub const FOLDS: usize = 5;
 /// What counts as audio.
 const EXTENSIONS: [&str; 6] = ["wav", "flac", "ogg", "mp3", "m4a", "aiff"];
+
+/// Where CREMA-D tells its speakers' sex.
+const DEMOGRAPHICS: &str = "VideoDemographics.csv";
 
 /// Why a folder cannot be scanned.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,48 @@ pub struct Scan {
     pub clips: Vec<Clip>,
     /// Audio files whose names no corpus gives.
     pub strangers: Vec<PathBuf>,
+    /// Files left out since a clip of the same name was found before: that clip's place among
+    /// [`Self::clips`], and the file.
+    pub copies: Vec<(usize, PathBuf)>,
+}
+
+impl Scan {
+    /// What a user should know of what was found: a sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut unknown = BTreeMap::<Corpus, BTreeSet<&str>>::new();
+        for clip in self.clips.iter().filter(|clip| clip.sex.is_empty()) {
+            unknown.entry(clip.corpus).or_default().insert(&clip.speaker);
+        }
+        for (corpus, speakers) in unknown {
+            let remedy = match corpus {
+                Corpus::CremaD => format!(
+                    "; CREMA-D tells it in {DEMOGRAPHICS}, which is not there or does not name them: \
+                     put it into the folder (or, with a manifest.csv, fill its column sex)"
+                ),
+                _ => "; fill the column sex of manifest.csv".to_owned(),
+            };
+            notes.push(format!(
+                "{corpus}: the sex of {} speakers is unknown{remedy}",
+                speakers.len()
+            ));
+        }
+        if let Some(first) = self.strangers.first() {
+            notes.push(format!(
+                "{} audio files are of no known corpus, such as {}",
+                self.strangers.len(),
+                first.display()
+            ));
+        }
+        if let Some((_, first)) = self.copies.first() {
+            notes.push(format!(
+                "{} files repeat the name of a clip found before and are left out, such as {}",
+                self.copies.len(),
+                first.display()
+            ));
+        }
+        notes
+    }
 }
 
 /// Scans `folder`.
@@ -47,11 +93,13 @@ pub struct Scan {
 pub fn scan(folder: &Path) -> Result<Scan, ScanError> {
     let file = folder.join("manifest.csv");
     if file.is_file() {
-        return Ok(Scan { clips: manifest::read(&file)?, strangers: Vec::new() });
+        let clips = manifest::read(&file)?;
+        return Ok(Scan { clips, strangers: Vec::new(), copies: Vec::new() });
     }
     let mut clips = Vec::new();
     let mut strangers = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut copies = Vec::new();
+    let mut seen = HashMap::new();
     for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
         let entry = entry?;
         let path = entry.path();
@@ -69,9 +117,13 @@ pub fn scan(folder: &Path) -> Result<Scan, ScanError> {
             continue;
         };
         // TESS is published with a second copy of everything in a folder inside.
-        if !seen.insert((label.corpus, label.speaker.clone(), stem.clone())) {
-            continue;
-        }
+        match seen.entry((label.corpus, label.speaker.clone(), stem.clone())) {
+            Entry::Occupied(first) => {
+                copies.push((*first.get(), path.to_owned()));
+                continue;
+            }
+            Entry::Vacant(entry) => entry.insert(clips.len()),
+        };
         clips.push(Clip {
             sound: Sound::File(path.to_owned()),
             name: stem,
@@ -94,7 +146,7 @@ pub fn scan(folder: &Path) -> Result<Scan, ScanError> {
         }
     }
     deal_folds(&mut clips);
-    Ok(Scan { clips, strangers })
+    Ok(Scan { clips, strangers, copies })
 }
 
 /// CREMA-D's `VideoDemographics.csv`, if it lies in `folder` or in one below: sex by speaker.
@@ -103,7 +155,7 @@ fn crema_d_sexes(folder: &Path) -> BTreeMap<String, String> {
         .max_depth(3)
         .into_iter()
         .filter_map(Result::ok)
-        .find(|entry| entry.file_name() == "VideoDemographics.csv");
+        .find(|entry| entry.file_name() == DEMOGRAPHICS);
     let Some(mut reader) = found.and_then(|entry| csv::Reader::from_path(entry.path()).ok()) else {
         return BTreeMap::new();
     };
@@ -138,10 +190,16 @@ fn deal_folds(clips: &mut [Clip]) {
     }
 }
 
-/// Clips per corpus and emotion, and speakers per corpus.
+/// Speakers of one sex: `F`, `M` or empty.
+pub fn speakers<'a>(clips: impl IntoIterator<Item = &'a Clip>, sex: &str) -> usize {
+    let of = clips.into_iter().filter(|clip| clip.sex == sex);
+    of.map(|clip| clip.speaker.as_str()).collect::<BTreeSet<_>>().len()
+}
+
+/// Clips per corpus and emotion, and speakers per corpus: female, male, of unknown sex.
 pub fn summary(clips: &[Clip]) -> String {
     use std::fmt::Write as _;
-    let mut text = format!("{:<9} {:>8}", "corpus", "speakers");
+    let mut text = format!("{:<9} {:>8} {:>3} {:>3} {:>3}", "corpus", "speakers", "F", "M", "?");
     for emotion in Emotion::ALL {
         let _ = write!(text, " {:>8}", emotion.name());
     }
@@ -151,8 +209,9 @@ pub fn summary(clips: &[Clip]) -> String {
         if of.is_empty() {
             continue;
         }
-        let speakers: BTreeSet<&str> = of.iter().map(|clip| clip.speaker.as_str()).collect();
-        let _ = write!(text, "{:<9} {:>8}", corpus.name(), speakers.len());
+        let [f, m, unknown] = ["F", "M", ""].map(|sex| speakers(of.iter().copied(), sex));
+        let all = f + m + unknown;
+        let _ = write!(text, "{:<9} {all:>8} {f:>3} {m:>3} {unknown:>3}", corpus.name());
         for emotion in Emotion::ALL {
             let count = of.iter().filter(|clip| clip.emotion == emotion).count();
             let _ = write!(text, " {count:>8}");
@@ -201,6 +260,9 @@ mod tests {
         let scan = scan(root.path()).unwrap();
         assert_eq!(scan.clips.len(), 8);
         assert_eq!(scan.strangers.len(), 1);
+        assert_eq!(scan.copies.len(), 1, "TESS' folder within the folder");
+        let original = &scan.clips[scan.copies[0].0];
+        assert_eq!(original.name, "OAF_back_angry");
         let sex = |speaker: &str| &scan.clips.iter().find(|c| c.speaker == speaker).unwrap().sex;
         assert_eq!(sex("crema-d-1001"), "M");
         assert_eq!(sex("crema-d-1002"), "F");
@@ -223,6 +285,30 @@ mod tests {
             found.iter().map(|clip| (clip.speaker.as_str(), clip.fold)).collect();
         assert_eq!(folds.len(), 24, "each speaker has one fold");
         assert_eq!(folds.iter().map(|(_, fold)| fold).collect::<BTreeSet<_>>().len(), FOLDS);
+    }
+
+    #[test]
+    fn crema_d_without_its_demographics_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        touch(root.path(), &["AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1002_DFA_NEU_XX.wav"]);
+        let notes = scan(root.path()).unwrap().notes();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].contains("sex of 2 speakers is unknown"), "{notes:?}");
+        assert!(notes[0].contains("VideoDemographics.csv"), "{notes:?}");
+    }
+
+    #[test]
+    fn a_manifest_can_lie_anywhere_and_is_read_again_from_there() {
+        let root = tempfile::tempdir().unwrap();
+        touch(root.path(), &["corpora/ALL/DC_a01.wav", "elsewhere/x"]);
+        let found = scan(&root.path().join("corpora")).unwrap().clips;
+        for (place, relative) in [("corpora", true), ("elsewhere", false)] {
+            let file = root.path().join(place).join("manifest.csv");
+            manifest::write(&manifest::placed(&found, &file).unwrap(), &file).unwrap();
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert_eq!(text.contains("\nALL/DC_a01.wav,"), relative, "{text}");
+            assert_eq!(manifest::read(&file).unwrap(), found, "{place}");
+        }
     }
 
     #[test]

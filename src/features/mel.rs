@@ -112,6 +112,13 @@ fn weight(band: usize, bin: usize) -> f64 {
     rising.min(falling).max(0.0) * 2.0 / (right - left)
 }
 
+/// Where `hz` lies among the bands: band `b` is centred on `b`, 0 Hz lies at -1 and 8 kHz at 128. For
+/// the axes of pictures.
+pub fn band_of_hz(hz: f64) -> f64 {
+    let nyquist_mel = hz_to_mel(f64::from(MODEL_RATE_HZ) / 2.0);
+    hz_to_mel(hz) / nyquist_mel * (MEL_BANDS + 1) as f64 - 1.0
+}
+
 fn hz_to_mel(hz: f64) -> f64 {
     if hz < BREAK_HZ {
         hz / HZ_PER_MEL

@@ -45,9 +45,10 @@ mod reference;
 mod spectrum;
 pub mod voice;
 
-use crate::units::HOP_SAMPLES;
+use crate::units::{FRAME_SAMPLES, HOP_SAMPLES};
 use cosine::CosineTransform;
 use mel::MelFilterbank;
+pub use mel::band_of_hz;
 use pulp::{Arch, Simd, WithSimd};
 pub use reference::{CausalReference, DECAY_DB_PER_SECOND, LOWEST_REFERENCE_DB, RANGE_DB};
 use spectrum::{FrameSamples, PADDED_BINS, Spectrum, SpectrumScratch};
@@ -58,6 +59,9 @@ pub const MEL_BANDS: usize = 128;
 pub const DEFAULT_COEFFICIENTS: usize = 40;
 /// Most coefficients an MFCC vector can have: the transform of 128 values has no more.
 pub const MAX_COEFFICIENTS: usize = MEL_BANDS;
+
+/// Bins of a power spectrum: 0 Hz to 8 kHz, 15.625 Hz apart.
+pub const SPECTRUM_BINS: usize = spectrum::BINS;
 
 /// Hops that [`FeatureStream::push_all`] takes without allocating. More than a chunk of 100 ms has.
 pub const BATCH_HOPS: usize = 8;
@@ -128,6 +132,20 @@ impl FrontEnd {
     /// [`MAX_COEFFICIENTS`]; elements beyond them become 0.
     pub fn mfcc(&self, relative: &[f32; MEL_BANDS], coefficients: &mut [f32]) {
         self.arch.dispatch(Cepstrum { cosine: &self.cosine, relative, coefficients });
+    }
+
+    /// The power spectrum of one frame under the periodic Hann window, from 0 Hz up: what the mel bands
+    /// are summed from. For pictures of speech; models see none of it.
+    pub fn power_spectrum(
+        &self,
+        frame: &[f32; FRAME_SAMPLES],
+        scratch: &mut Scratch,
+    ) -> [f32; SPECTRUM_BINS] {
+        let mut power = [0.0; PADDED_BINS];
+        if let ([a, b, c, d], _) = frame.as_chunks::<HOP_SAMPLES>() {
+            self.power(&[a, b, c, d], &mut scratch.spectrum, &mut power);
+        }
+        power.first_chunk().copied().unwrap_or([0.0; SPECTRUM_BINS])
     }
 
     /// The power spectrum of `samples`.

@@ -270,3 +270,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_power_spectrum_of_a_tone_peaks_at_its_bin_and_its_band() {
+    let front = FrontEnd::new();
+    let hz = 64.0 * 15.625;
+    let frame: [f32; FRAME_SAMPLES] =
+        std::array::from_fn(|n| (std::f64::consts::TAU * hz * n as f64 / 16_000.0).sin() as f32);
+    let power = front.power_spectrum(&frame, &mut front.scratch());
+    // A full-scale sine under a Hann window: (1024 / 4)^2.
+    assert!((power[64] / 65_536.0 - 1.0).abs() < 1e-5, "{}", power[64]);
+    assert!(power.iter().all(|p| *p <= power[64]));
+    assert!((band_of_hz(0.0) + 1.0).abs() < 1e-9 && (band_of_hz(8_000.0) - 128.0).abs() < 1e-9);
+}

@@ -180,7 +180,8 @@ impl BarChart {
         if let Some((low, high)) = series.intervals.get(category).copied().flatten() {
             return whisker(middle, area.y(low, range), area.y(high, range));
         }
-        let y = area.y(value, range) + if value < 0.0 { 13.0 } else { -4.0 };
+        // Over a bar that hangs down, its value stands on the line it hangs from.
+        let y = area.y(value.max(0.0), range) - 4.0;
         html! {
             @if width >= LABELLED_PX {
                 text.value x=(px(middle)) y=(px(y)) text-anchor="middle" { (self.value.text(value)) }

@@ -15,6 +15,7 @@
 //! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
 //! | [`process`], [`otlp`] | the real binary |
 //! | [`evaluate`] | judging models on labelled clips |
+//! | [`corpora`] | corpora from the command line |
 //! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
@@ -35,6 +36,7 @@ mod clients;
 mod clips;
 mod clock;
 mod conversation;
+mod corpora;
 mod engine;
 mod evaluate;
 mod fuzzing;
