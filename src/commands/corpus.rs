@@ -17,7 +17,7 @@ use crate::corpus::logmel::Spectra;
 use crate::corpus::parallel::{Interrupted, Watch};
 use crate::corpus::scan::Scan;
 use crate::corpus::{Clip, explore, extract, manifest, scan};
-use crate::features::{DEFAULT_COEFFICIENTS, MAX_COEFFICIENTS};
+use crate::features::MAX_COEFFICIENTS;
 use crate::wire::parse::default_analysis;
 
 /// Exit code when interrupted: 128 and SIGINT.
@@ -74,7 +74,7 @@ pub(super) struct FeaturesArgs {
     #[arg(long, default_value = "training/data")]
     out: PathBuf,
     /// MFCCs per hop, 1 to 128.
-    #[arg(long, default_value_t = DEFAULT_COEFFICIENTS)]
+    #[arg(long, default_value_t = extract::COEFFICIENTS)]
     coefficients: usize,
     #[command(flatten)]
     source: Source,

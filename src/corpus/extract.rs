@@ -30,6 +30,9 @@ use crate::units::STEP_HOPS;
 use crate::wire::event::Event;
 use crate::wire::parse::AnalysisSettings;
 
+/// Coefficients unless told otherwise: what the models of this repository are trained on.
+pub const COEFFICIENTS: usize = 64;
+
 /// Why extraction stops. A clip that cannot be read does not stop it.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
