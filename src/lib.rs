@@ -19,6 +19,7 @@
 //! | [`server`] | gRPC, HTTP, errors, draining (tonic, axum) |
 //! | [`report`] | self-contained HTML: tables, charts, pictures (maud, png) |
 //! | [`corpus`] | the four corpora: labels, manifests, features for training |
+//! | [`evaluation`] | the honest judge of models: clips through the serving path, figures |
 //! | [`commands`] | the command line: thin |
 //!
 //! # Glossary
@@ -45,6 +46,7 @@ pub mod commands;
 pub mod config;
 pub mod corpus;
 pub mod emotion;
+pub mod evaluation;
 pub mod features;
 pub mod model;
 pub mod report;

@@ -7,6 +7,7 @@ mod analyze;
 mod bench;
 mod client;
 mod corpus;
+mod evaluate;
 mod serve;
 mod stream;
 
@@ -56,6 +57,8 @@ enum Command {
     Corpus(corpus::Command),
     /// Extract training features with the service's own code.
     Features(corpus::FeaturesArgs),
+    /// Judge models on labelled clips, honestly.
+    Evaluate(evaluate::Args),
     /// Load a running server with real-time streams and measure it.
     Bench(bench::Args),
     /// Print a completion script for a shell.
@@ -77,6 +80,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Models(source) => models(&source),
         Command::Corpus(command) => corpus::run(command),
         Command::Features(args) => corpus::features(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -14,6 +14,7 @@
 //! | [`engine`] | engines that die, servers that stop |
 //! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
 //! | [`process`], [`otlp`] | the real binary |
+//! | [`evaluate`] | judging models on labelled clips |
 //! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
@@ -35,6 +36,7 @@ mod clips;
 mod clock;
 mod conversation;
 mod engine;
+mod evaluate;
 mod fuzzing;
 mod limits;
 mod models;

@@ -1,0 +1,1065 @@
+//! Verdicts into figures: per corpus, by fold and seed, under every condition.
+//!
+//! In: a [`Plan`] and its verdicts. Out: an [`Evaluation`], which is also what `evaluation.json` holds;
+//! docs/evaluation.md describes each of its fields. Figures over fold runs and over random runs never
+//! mix. Scalars are means over seeds of means over folds; curves and matrices are over the clips of all
+//! runs together, so with several seeds each clip counts once per seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::condition::Condition;
+use super::hear::{Probabilities, distress};
+use super::judge::{Plan, Verdict, Verdicts};
+use super::metrics::{
+    CALIBRATION_BINS, CalibrationBin, Case, Confusion, Interval, Point, Tally, bootstrap,
+    calibration, calibration_error, coverage, deviation, mean, nll, roc, tally, ua_of,
+};
+use super::protocol::{Protocol, Unheard};
+use super::random::Random;
+use crate::corpus::scan::FOLDS;
+use crate::corpus::{Clip, Corpus, Sound};
+use crate::emotion::Emotion;
+use crate::units::{HOP_SAMPLES, MODEL_RATE_HZ};
+
+/// Version of `evaluation.json`.
+pub const SCHEMA: u32 = 1;
+/// Seconds of speech heard at which UA is looked at.
+pub const COURSE_S: [f64; 6] = [0.25, 0.5, 1.0, 1.5, 2.0, 3.0];
+/// Resamples of the bootstrap.
+pub const RESAMPLES: usize = 2_000;
+/// Speakers under which a bootstrap over them says nothing.
+const FEWEST_SPEAKERS: usize = 5;
+/// Emotions of which a carer would want to know.
+const DISTRESS: [Emotion; 4] = [Emotion::Angry, Emotion::Fear, Emotion::Sad, Emotion::Disgust];
+/// What the corpora call their highest intensity.
+const HIGH_INTENSITY: [&str; 2] = ["strong", "high"];
+
+/// Everything that came out.
+#[derive(Debug, Serialize)]
+pub struct Evaluation {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of undertone.
+    pub undertone: &'static str,
+    /// What was run.
+    pub protocol: ProtocolSummary,
+    /// How.
+    pub settings: SettingsSummary,
+    /// The models, in the order of the runs.
+    pub models: Vec<ModelSummary>,
+    /// SHA-256 over labels and content of the clips.
+    pub corpora_fingerprint: String,
+    /// What a reader must know, in sentences.
+    pub notes: Vec<String>,
+    /// Figures of fold runs (or of the one model), per corpus.
+    pub corpora: Vec<Part>,
+    /// The same over all corpora together, if there are several.
+    pub pooled: Option<Part>,
+    /// Figures of random runs.
+    pub random: Option<RandomSplit>,
+    /// Clips that could not be read or heard.
+    pub failed: Vec<FailedClip>,
+}
+
+/// What was run.
+#[derive(Debug, Serialize)]
+pub struct ProtocolSummary {
+    /// `protocol` (folds) or `model` (one model on everything).
+    pub kind: &'static str,
+    /// Its name; empty for one model.
+    pub name: String,
+    /// In words.
+    pub description: String,
+    /// The folds that were run.
+    pub folds: Vec<u8>,
+    /// The seeds of fold runs.
+    pub seeds: Vec<u64>,
+    /// Whether the speakers' folds were compared with those of training.
+    pub speakers_checked: bool,
+}
+
+/// How it was run.
+#[derive(Debug, Serialize)]
+pub struct SettingsSummary {
+    /// Probability of voice that begins an utterance.
+    pub voice_on: f32,
+    /// Probability of voice under which silence is counted.
+    pub voice_off: f32,
+    /// Voice before an utterance begins, in seconds.
+    pub voice_min_speech_s: f64,
+    /// Silence before an utterance ends, in seconds.
+    pub voice_hang_over_s: f64,
+    /// Audio before an onset that the model hears too, in seconds.
+    pub voice_lead_in_s: f64,
+    /// Speech before an estimate stops abstaining, in seconds.
+    pub min_speech_s: f64,
+    /// Confidence under which an estimate abstains.
+    pub min_confidence: f32,
+    /// Length of the chunks that clips were sent in, in seconds.
+    pub chunk_s: f64,
+    /// The conditions.
+    pub conditions: Vec<&'static str>,
+    /// Bins of the calibration error.
+    pub calibration_bins: usize,
+    /// Resamples of the bootstrap.
+    pub bootstrap_resamples: usize,
+    /// Clips per corpus at most, if there was a limit.
+    pub limit: Option<usize>,
+}
+
+/// One run's model.
+#[derive(Debug, Serialize)]
+pub struct ModelSummary {
+    /// The run.
+    pub run: String,
+    /// `fold`, `random` or `model`.
+    pub kind: &'static str,
+    /// The fold that it has not heard.
+    pub fold: Option<u8>,
+    /// Its seed.
+    pub seed: Option<u64>,
+    /// Its name by its manifest.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its ONNX file.
+    pub sha256: String,
+    /// Its temperature.
+    pub temperature: f32,
+    /// Its labels.
+    pub labels: Vec<&'static str>,
+    /// The corpora that it was trained on, by its manifest.
+    pub trained_on: Vec<String>,
+    /// Clips that it was judged on.
+    pub clips: usize,
+}
+
+/// A clip that could not be judged.
+#[derive(Debug, Serialize)]
+pub struct FailedClip {
+    /// Its name.
+    pub clip: String,
+    /// Why.
+    pub problem: String,
+}
+
+/// Whether the models were trained on a corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Training {
+    /// By all manifests it is in the training data.
+    Trained,
+    /// By none: a foreign corpus.
+    Foreign,
+    /// By some.
+    Mixed,
+    /// The manifests do not say what the models were trained on.
+    Unknown,
+}
+
+/// What a corpus is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Material {
+    /// Audio files.
+    Audio,
+    /// Spectrograms: conditions are approximated.
+    Spectrograms,
+    /// Both.
+    Mixed,
+}
+
+/// One corpus, or all of them.
+#[derive(Debug, Serialize)]
+pub struct Part {
+    /// Its name, or `pooled`.
+    pub corpus: String,
+    /// Clips judged.
+    pub clips: usize,
+    /// Speakers among them.
+    pub speakers: usize,
+    /// The emotions that it has.
+    pub labels: Vec<&'static str>,
+    /// Whether the models know it.
+    pub training: Training,
+    /// Audio or spectrograms.
+    pub material: Material,
+    /// Clips in which the service found no utterance; they were heard from end to end.
+    pub unheard: usize,
+    /// Clips whose emotion a model does not have among its labels: always wrong, and left out of NLL.
+    pub unknown_emotion: usize,
+    /// The model chooses among all its labels.
+    pub open: Figures,
+    /// Restricted to and renormalised over the labels that the corpus has.
+    pub own_labels: Figures,
+    /// Recall per emotion, open.
+    pub recall: BTreeMap<&'static str, Summary>,
+    /// Counts by truth (rows) and guess (columns), open, over all runs.
+    pub confusion: Labelled,
+    /// The reliability curve, open, over all runs.
+    pub calibration: Vec<CalibrationBin>,
+    /// UA by seconds of speech heard, open.
+    pub course: Vec<CoursePoint>,
+    /// By the speakers' sex, open.
+    pub by_sex: BTreeMap<&'static str, SexFigures>,
+    /// Accuracy when the service may say nothing.
+    pub abstention: Abstention,
+    /// Detection of distress.
+    pub distress: Distress,
+    /// UA under each condition.
+    pub conditions: Vec<ConditionFigures>,
+}
+
+/// A confusion matrix with its order.
+#[derive(Debug, Serialize)]
+pub struct Labelled {
+    /// The order of rows and columns.
+    pub emotions: [&'static str; crate::emotion::EMOTIONS],
+    /// The counts.
+    pub counts: Confusion,
+}
+
+/// The five figures.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    /// Balanced accuracy.
+    pub ua: Option<Summary>,
+    /// Accuracy.
+    pub wa: Option<Summary>,
+    /// Mean F1.
+    pub macro_f1: Option<Summary>,
+    /// Mean negative log-probability of the truth, in nats.
+    pub nll: Option<Summary>,
+    /// Expected calibration error.
+    pub ece: Option<Summary>,
+    /// 95 % interval of the UA over all clips, by bootstrap over speakers.
+    pub ua_interval: Option<Interval>,
+}
+
+/// A figure over runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// Mean over seeds of the means over folds.
+    pub mean: f64,
+    /// Standard deviation over folds, each fold's value being the mean over seeds.
+    pub spread_over_folds: Option<f64>,
+    /// Standard deviation over seeds, each seed's value being the mean over folds.
+    pub spread_over_seeds: Option<f64>,
+    /// The fold that is worst, on the mean over seeds.
+    pub worst_fold: Option<WorstFold>,
+    /// Each fold's mean over seeds.
+    pub by_fold: BTreeMap<u8, f64>,
+    /// Each seed's mean over folds.
+    pub by_seed: BTreeMap<u64, f64>,
+}
+
+/// The worst fold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct WorstFold {
+    /// Which.
+    pub fold: u8,
+    /// Its value.
+    pub value: f64,
+}
+
+/// UA at one moment.
+#[derive(Debug, Serialize)]
+pub struct CoursePoint {
+    /// Seconds of speech heard.
+    pub seconds: f64,
+    /// UA; a clip without an estimate by then is wrong.
+    pub ua: Summary,
+    /// Of the final UA.
+    pub share_of_final: Option<f64>,
+    /// Share of the clips that have an estimate by then.
+    pub clips_with_estimate: f64,
+}
+
+/// One sex.
+#[derive(Debug, Serialize)]
+pub struct SexFigures {
+    /// Clips.
+    pub clips: usize,
+    /// Speakers.
+    pub speakers: usize,
+    /// UA, open.
+    pub ua: Option<Summary>,
+    /// Its 95 % interval by bootstrap over speakers.
+    pub ua_interval: Option<Interval>,
+}
+
+/// Accuracy when the service may say nothing.
+#[derive(Debug, Serialize)]
+pub struct Abstention {
+    /// Accuracy (y) against coverage (x), the least confident clips left out first.
+    pub curve: Vec<Point>,
+    /// The area under the curve.
+    pub area: Option<Summary>,
+    /// The service's own default rule: share of clips with an utterance that it does not abstain on.
+    pub service_coverage: f64,
+    /// Accuracy on those.
+    pub service_accuracy: Option<f64>,
+    /// UA on those.
+    pub service_ua: Option<f64>,
+}
+
+/// Detection of distress.
+#[derive(Debug, Serialize)]
+pub struct Distress {
+    /// Whether positives are clips of high intensity only; else the corpus has no intensities, and all
+    /// clips of anger, fear, sadness and disgust are positives.
+    pub by_intensity: bool,
+    /// Positives.
+    pub positives: usize,
+    /// Against all other clips.
+    pub against_rest: Option<Detection>,
+    /// Against the clips of other emotions only.
+    pub against_other_emotions: Option<Detection>,
+}
+
+/// How well positives are told from negatives.
+#[derive(Debug, Serialize)]
+pub struct Detection {
+    /// Negatives.
+    pub negatives: usize,
+    /// Area under the ROC.
+    pub auc: Summary,
+    /// The ROC over all runs: false-alarm rate (x), hit rate (y).
+    pub roc: Vec<Point>,
+}
+
+/// One condition.
+#[derive(Debug, Serialize)]
+pub struct ConditionFigures {
+    /// Its name.
+    pub condition: &'static str,
+    /// Whether it was approximated in the mel power domain, at least for some clips.
+    pub approximated: bool,
+    /// UA, open; `None` where the condition does not apply (gains of spectrograms).
+    pub ua: Option<Summary>,
+    /// UA over own labels.
+    pub own_labels_ua: Option<Summary>,
+    /// Its change against the same clips under `clean`.
+    pub ua_change: Option<f64>,
+    /// Clips in which the service found no utterance.
+    pub unheard: usize,
+}
+
+/// The random split.
+#[derive(Debug, Serialize)]
+pub struct RandomSplit {
+    /// Why it flatters.
+    pub note: &'static str,
+    /// Its seeds.
+    pub seeds: Vec<u64>,
+    /// Over all clips.
+    pub all: RandomFigures,
+    /// Per corpus.
+    pub corpora: BTreeMap<&'static str, RandomFigures>,
+}
+
+/// Accuracy and loss.
+#[derive(Debug, Serialize)]
+pub struct RandomFigures {
+    /// Clips, mean over seeds.
+    pub clips: usize,
+    /// Accuracy.
+    pub accuracy: Option<Summary>,
+    /// UA.
+    pub ua: Option<Summary>,
+    /// NLL in nats.
+    pub nll: Option<Summary>,
+}
+
+const RANDOM_NOTE: &str = "A random split flatters: the same speakers, and in TESS even the same \
+     words, are on both sides, so the model is asked about voices that it knows.";
+
+/// Among which labels the model chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    Open,
+    Own,
+}
+
+/// One run's verdicts on some clips.
+struct Cell<'a> {
+    seed: Option<u64>,
+    fold: Option<u8>,
+    verdicts: Vec<&'a Verdict>,
+}
+
+/// Which value of a figure is bad.
+#[derive(Debug, Clone, Copy)]
+enum Worst {
+    Least,
+    Greatest,
+}
+
+fn summarise(
+    cells: &[Cell<'_>],
+    worst: Worst,
+    metric: impl Fn(&[&Verdict]) -> Option<f64>,
+) -> Option<Summary> {
+    /// Seed, fold, value.
+    type Value = (Option<u64>, Option<u8>, f64);
+    let values: Vec<Value> = cells
+        .iter()
+        .filter_map(|cell| Some((cell.seed, cell.fold, metric(&cell.verdicts)?)))
+        .collect();
+    let means = |key: fn(&Value) -> Option<u64>| {
+        let keys: BTreeSet<Option<u64>> = values.iter().map(key).collect();
+        let of = |wanted| values.iter().filter(move |v| key(v) == wanted).map(|v| v.2);
+        keys.into_iter().filter_map(|k| Some((k, mean(of(k))?))).collect::<Vec<_>>()
+    };
+    let by_seed = means(|value| value.0);
+    let by_fold = means(|value| value.1.map(u64::from));
+    let spread = |of: &[(Option<u64>, f64)]| {
+        deviation(&of.iter().map(|(_, value)| *value).collect::<Vec<_>>())
+    };
+    let by_fold_only: BTreeMap<u8, f64> =
+        by_fold.iter().filter_map(|(fold, value)| Some(((*fold)? as u8, *value))).collect();
+    let extreme = by_fold_only.iter().max_by(|a, b| match worst {
+        Worst::Least => b.1.total_cmp(a.1),
+        Worst::Greatest => a.1.total_cmp(b.1),
+    });
+    Some(Summary {
+        mean: mean(by_seed.iter().map(|(_, value)| *value))?,
+        spread_over_folds: spread(&by_fold),
+        spread_over_seeds: spread(&by_seed),
+        worst_fold: extreme
+            .filter(|_| by_fold_only.len() > 1)
+            .map(|(fold, value)| WorstFold { fold: *fold, value: *value }),
+        by_seed: by_seed.into_iter().filter_map(|(seed, value)| Some((seed?, value))).collect(),
+        by_fold: by_fold_only,
+    })
+}
+
+/// Looks verdicts up and reads them.
+struct Book<'a> {
+    plan: &'a Plan,
+    verdicts: &'a [Verdict],
+    /// Corpora that say how intense a clip is.
+    with_intensity: BTreeSet<Corpus>,
+}
+
+impl<'a> Book<'a> {
+    fn clip(&self, verdict: &Verdict) -> Option<&'a Clip> {
+        self.plan.clips.get(verdict.clip)
+    }
+
+    /// The verdicts of fold runs (or of the one model), or those of random runs, run by run.
+    fn cells(&self, random: bool, corpus: Option<Corpus>, condition: Condition) -> Vec<Cell<'a>> {
+        let mut cells = Vec::new();
+        for (index, (run, _)) in self.plan.runs.iter().enumerate() {
+            if run.is_random() != random {
+                continue;
+            }
+            let verdicts: Vec<&Verdict> = self
+                .verdicts
+                .iter()
+                .filter(|verdict| verdict.run == index && verdict.condition == condition)
+                .filter(|verdict| {
+                    corpus.is_none_or(|c| self.clip(verdict).is_some_and(|clip| clip.corpus == c))
+                })
+                .collect();
+            if !verdicts.is_empty() {
+                cells.push(Cell { seed: run.seed, fold: run.fold(), verdicts });
+            }
+        }
+        cells
+    }
+
+    fn probabilities(&self, clip: &Clip, open: &Probabilities, view: View) -> Probabilities {
+        let Some(labels) = self.plan.labels.get(&clip.corpus).filter(|_| view == View::Own) else {
+            return *open;
+        };
+        let mut own = *open;
+        for (emotion, p) in Emotion::ALL.into_iter().zip(&mut own) {
+            if !labels.contains(&emotion) {
+                *p = 0.0;
+            }
+        }
+        let sum: f64 = own.iter().sum();
+        if sum > 0.0 {
+            own.iter_mut().for_each(|p| *p /= sum);
+        }
+        own
+    }
+
+    fn case(&self, verdict: &Verdict, open: &Probabilities, view: View) -> Option<Case> {
+        let clip = self.clip(verdict)?;
+        let (_, model) = self.plan.runs.get(verdict.run)?;
+        Some(Case {
+            truth: clip.emotion,
+            probabilities: self.probabilities(clip, open, view),
+            known: model.manifest.labels().contains(&clip.emotion),
+        })
+    }
+
+    fn cases(&self, verdicts: &[&Verdict], view: View) -> Vec<Case> {
+        verdicts
+            .iter()
+            .filter_map(|verdict| self.case(verdict, &verdict.heard.last().probabilities, view))
+            .collect()
+    }
+
+    fn confusion(&self, verdicts: &[&Verdict], view: View) -> Confusion {
+        Confusion::of(&self.cases(verdicts, view))
+    }
+
+    fn figures(&self, cells: &[Cell<'_>], view: View) -> Figures {
+        let low = |metric: &dyn Fn(&Confusion) -> Option<f64>| {
+            summarise(cells, Worst::Least, |v| metric(&self.confusion(v, view)))
+        };
+        Figures {
+            ua: low(&Confusion::ua),
+            wa: low(&Confusion::wa),
+            macro_f1: low(&Confusion::macro_f1),
+            nll: summarise(cells, Worst::Greatest, |v| nll(&self.cases(v, view))),
+            ece: summarise(cells, Worst::Greatest, |v| calibration_error(&self.cases(v, view))),
+            ua_interval: self.interval(cells, view),
+        }
+    }
+
+    fn interval(&self, cells: &[Cell<'_>], view: View) -> Option<Interval> {
+        let seeds: BTreeSet<Option<u64>> = cells.iter().map(|cell| cell.seed).collect();
+        let mut speakers: BTreeMap<&str, Vec<Tally>> = BTreeMap::new();
+        for (place, seed) in seeds.iter().enumerate() {
+            let mut of_seed: BTreeMap<&str, Vec<&Verdict>> = BTreeMap::new();
+            for cell in cells.iter().filter(|cell| cell.seed == *seed) {
+                for verdict in &cell.verdicts {
+                    if let Some(clip) = self.clip(verdict) {
+                        of_seed.entry(&clip.speaker).or_default().push(verdict);
+                    }
+                }
+            }
+            for (speaker, verdicts) in of_seed {
+                let tallies = speakers.entry(speaker).or_default();
+                tallies.resize(place, Tally::default());
+                tallies.push(tally(&self.cases(&verdicts, view)));
+            }
+        }
+        if speakers.len() < FEWEST_SPEAKERS {
+            return None;
+        }
+        let speakers: Vec<Vec<Tally>> = speakers.into_values().collect();
+        bootstrap(&speakers, RESAMPLES, Random::of(&["bootstrap"]))
+    }
+
+    fn course(&self, cells: &[Cell<'_>], last: Option<&Summary>) -> Vec<CoursePoint> {
+        let all: Vec<&Verdict> = together(cells);
+        COURSE_S
+            .into_iter()
+            .filter_map(|seconds| {
+                let ua = summarise(cells, Worst::Least, |verdicts| {
+                    let tallies: Vec<Tally> = verdicts
+                        .iter()
+                        .filter_map(|verdict| self.tally_after(verdict, seconds))
+                        .collect();
+                    ua_of(&tallies)
+                })?;
+                let with = all.iter().filter(|v| v.heard.after(seconds).is_some()).count();
+                let share = last.filter(|last| last.mean > 0.0).map(|last| ua.mean / last.mean);
+                Some(CoursePoint {
+                    seconds,
+                    share_of_final: share,
+                    clips_with_estimate: with as f64 / all.len().max(1) as f64,
+                    ua,
+                })
+            })
+            .collect()
+    }
+
+    /// A clip without an estimate by then is wrong: whoever asks gets nothing.
+    fn tally_after(&self, verdict: &Verdict, seconds: f64) -> Option<Tally> {
+        let Some(moment) = verdict.heard.after(seconds) else {
+            let mut tally = Tally::default();
+            if let Some((_, clips)) = tally.get_mut(self.clip(verdict)?.emotion.index()) {
+                *clips = 1;
+            }
+            return Some(tally);
+        };
+        Some(tally(&[self.case(verdict, &moment.probabilities, View::Open)?]))
+    }
+
+    fn by_sex(&self, cells: &[Cell<'_>]) -> BTreeMap<&'static str, SexFigures> {
+        let mut sexes = BTreeMap::new();
+        for (sex, name) in [("F", "female"), ("M", "male")] {
+            let cells = narrowed(cells, |v| self.clip(v).is_some_and(|clip| clip.sex == sex));
+            if cells.is_empty() {
+                continue;
+            }
+            let figures = SexFigures {
+                clips: clips_of(&cells).len(),
+                speakers: self.speakers(&cells),
+                ua: summarise(&cells, Worst::Least, |v| self.confusion(v, View::Open).ua()),
+                ua_interval: self.interval(&cells, View::Open),
+            };
+            sexes.insert(name, figures);
+        }
+        sexes
+    }
+
+    fn speakers(&self, cells: &[Cell<'_>]) -> usize {
+        let clips = clips_of(cells);
+        let clips = clips.into_iter().filter_map(|index| self.plan.clips.get(index));
+        clips.map(|clip| clip.speaker.as_str()).collect::<BTreeSet<_>>().len()
+    }
+
+    fn abstention(&self, cells: &[Cell<'_>]) -> Abstention {
+        let all = together(cells);
+        let answered: Vec<&Verdict> = all.iter().copied().filter(|v| v.heard.answered).collect();
+        let of_answered = self.confusion(&answered, View::Open);
+        Abstention {
+            curve: coverage(&self.cases(&all, View::Open)).map(|c| c.0).unwrap_or_default(),
+            area: summarise(cells, Worst::Least, |v| {
+                coverage(&self.cases(v, View::Open)).map(|(_, area)| area)
+            }),
+            service_coverage: answered.len() as f64 / all.len().max(1) as f64,
+            service_accuracy: of_answered.wa(),
+            service_ua: of_answered.ua(),
+        }
+    }
+
+    fn is_positive(&self, clip: &Clip) -> bool {
+        let intense = HIGH_INTENSITY.contains(&clip.intensity.as_str())
+            || !self.with_intensity.contains(&clip.corpus);
+        DISTRESS.contains(&clip.emotion) && intense
+    }
+
+    fn distress(&self, cells: &[Cell<'_>]) -> Distress {
+        let clips: Vec<&Clip> =
+            clips_of(cells).into_iter().filter_map(|index| self.plan.clips.get(index)).collect();
+        let detection = |keep: &dyn Fn(&Clip) -> bool| {
+            let scores = |verdicts: &[&Verdict]| -> Vec<(f64, bool)> {
+                verdicts
+                    .iter()
+                    .filter_map(|verdict| {
+                        let clip = self.clip(verdict).filter(|clip| keep(clip))?;
+                        let score = distress(&verdict.heard.last().probabilities);
+                        Some((score, self.is_positive(clip)))
+                    })
+                    .collect()
+            };
+            Some(Detection {
+                negatives: clips.iter().filter(|c| keep(c) && !self.is_positive(c)).count(),
+                auc: summarise(cells, Worst::Least, |v| roc(&scores(v)).map(|(_, area)| area))?,
+                roc: roc(&scores(&together(cells)))?.0,
+            })
+        };
+        Distress {
+            by_intensity: clips.iter().any(|clip| self.with_intensity.contains(&clip.corpus)),
+            positives: clips.iter().filter(|clip| self.is_positive(clip)).count(),
+            against_rest: detection(&|_| true),
+            against_other_emotions: detection(&|clip| {
+                self.is_positive(clip) || !DISTRESS.contains(&clip.emotion)
+            }),
+        }
+    }
+
+    fn condition(
+        &self,
+        corpus: Option<Corpus>,
+        clean: &[Cell<'_>],
+        condition: Condition,
+    ) -> ConditionFigures {
+        let cells = self.cells(false, corpus, condition);
+        let clips = clips_of(&cells);
+        let ua = |cells: &[Cell<'_>], view| {
+            summarise(cells, Worst::Least, |v| self.confusion(v, view).ua())
+        };
+        let clean = narrowed(clean, |verdict| clips.contains(&verdict.clip));
+        let (now, before) = (ua(&cells, View::Open), ua(&clean, View::Open));
+        let on_rows = |index: &usize| {
+            let clip = self.plan.clips.get(*index);
+            clip.is_some_and(|clip| matches!(clip.sound, Sound::LogMel(_)))
+        };
+        ConditionFigures {
+            condition: condition.name(),
+            approximated: condition != Condition::Clean && clips.iter().any(on_rows),
+            ua_change: now
+                .as_ref()
+                .zip(before.as_ref())
+                .map(|(now, before)| now.mean - before.mean),
+            own_labels_ua: ua(&cells, View::Own),
+            ua: now,
+            unheard: unheard(&cells),
+        }
+    }
+
+    fn part(&self, corpus: Option<Corpus>) -> Option<Part> {
+        let cells = self.cells(false, corpus, Condition::Clean);
+        if cells.is_empty() {
+            return None;
+        }
+        let clips: Vec<&Clip> =
+            clips_of(&cells).into_iter().filter_map(|index| self.plan.clips.get(index)).collect();
+        let labels: BTreeSet<Emotion> = clips
+            .iter()
+            .filter_map(|clip| self.plan.labels.get(&clip.corpus))
+            .flatten()
+            .copied()
+            .collect();
+        let rows = clips.iter().filter(|clip| matches!(clip.sound, Sound::LogMel(_))).count();
+        let all = together(&cells);
+        let open = self.figures(&cells, View::Open);
+        let unknown: BTreeSet<usize> = all
+            .iter()
+            .filter(|v| {
+                let case = self.case(v, &v.heard.last().probabilities, View::Open);
+                case.is_some_and(|case| !case.known)
+            })
+            .map(|v| v.clip)
+            .collect();
+        let recall = |emotion: &Emotion| {
+            let of = |v: &[&Verdict]| self.confusion(v, View::Open).recall(*emotion);
+            Some((emotion.name(), summarise(&cells, Worst::Least, of)?))
+        };
+        Some(Part {
+            corpus: corpus.map_or("pooled", Corpus::name).to_owned(),
+            clips: clips.len(),
+            speakers: self.speakers(&cells),
+            labels: labels.iter().map(|label| label.name()).collect(),
+            training: self.training(&clips),
+            material: match rows {
+                0 => Material::Audio,
+                rows if rows == clips.len() => Material::Spectrograms,
+                _ => Material::Mixed,
+            },
+            unheard: unheard(&cells),
+            unknown_emotion: unknown.len(),
+            recall: labels.iter().filter_map(recall).collect(),
+            confusion: Labelled {
+                emotions: Emotion::ALL.map(Emotion::name),
+                counts: self.confusion(&all, View::Open),
+            },
+            calibration: calibration(&self.cases(&all, View::Open)),
+            course: self.course(&cells, open.ua.as_ref()),
+            by_sex: self.by_sex(&cells),
+            abstention: self.abstention(&cells),
+            distress: self.distress(&cells),
+            conditions: self
+                .plan
+                .conditions
+                .iter()
+                .map(|condition| self.condition(corpus, &cells, *condition))
+                .collect(),
+            own_labels: self.figures(&cells, View::Own),
+            open,
+        })
+    }
+
+    fn training(&self, clips: &[&Clip]) -> Training {
+        let corpora: BTreeSet<Corpus> = clips.iter().map(|clip| clip.corpus).collect();
+        let judges: Vec<_> = self.plan.runs.iter().filter(|(run, _)| !run.is_random()).collect();
+        if judges.iter().any(|(_, model)| model.manifest.training_data.is_empty()) {
+            return Training::Unknown;
+        }
+        let known = corpora.iter().flat_map(|corpus| {
+            judges.iter().map(|(_, model)| {
+                let mut data = model.manifest.training_data.iter();
+                data.any(|data| data.corpus.to_ascii_lowercase() == corpus.name())
+            })
+        });
+        let known: BTreeSet<bool> = known.collect();
+        match (known.contains(&true), known.contains(&false)) {
+            (true, false) => Training::Trained,
+            (false, _) => Training::Foreign,
+            (true, true) => Training::Mixed,
+        }
+    }
+
+    fn random(&self) -> Option<RandomSplit> {
+        let figures = |cells: &[Cell<'_>]| RandomFigures {
+            clips: together(cells).len() / cells.len().max(1),
+            accuracy: summarise(cells, Worst::Least, |v| self.confusion(v, View::Open).wa()),
+            ua: summarise(cells, Worst::Least, |v| self.confusion(v, View::Open).ua()),
+            nll: summarise(cells, Worst::Greatest, |v| nll(&self.cases(v, View::Open))),
+        };
+        let all = self.cells(true, None, Condition::Clean);
+        if all.is_empty() {
+            return None;
+        }
+        let of_corpus = |corpus: Corpus| {
+            let cells = self.cells(true, Some(corpus), Condition::Clean);
+            (!cells.is_empty()).then(|| (corpus.name(), figures(&cells)))
+        };
+        Some(RandomSplit {
+            note: RANDOM_NOTE,
+            seeds: all.iter().filter_map(|cell| cell.seed).collect(),
+            all: figures(&all),
+            corpora: Corpus::ALL.into_iter().filter_map(of_corpus).collect(),
+        })
+    }
+}
+
+fn clips_of(cells: &[Cell<'_>]) -> BTreeSet<usize> {
+    cells.iter().flat_map(|cell| &cell.verdicts).map(|verdict| verdict.clip).collect()
+}
+
+fn together<'a>(cells: &[Cell<'a>]) -> Vec<&'a Verdict> {
+    cells.iter().flat_map(|cell| cell.verdicts.iter().copied()).collect()
+}
+
+fn narrowed<'a>(cells: &[Cell<'a>], keep: impl Fn(&Verdict) -> bool) -> Vec<Cell<'a>> {
+    cells
+        .iter()
+        .map(|cell| Cell {
+            verdicts: cell.verdicts.iter().copied().filter(|v| keep(v)).collect(),
+            ..*cell
+        })
+        .filter(|cell| !cell.verdicts.is_empty())
+        .collect()
+}
+
+/// What the service hears does not depend on the model: a clip counts once, not once per run.
+fn unheard(cells: &[Cell<'_>]) -> usize {
+    let clips: BTreeSet<usize> = together(cells)
+        .into_iter()
+        .filter(|verdict| verdict.heard.unheard)
+        .map(|verdict| verdict.clip)
+        .collect();
+    clips.len()
+}
+
+impl Evaluation {
+    /// The figures of `verdicts`. `limit` and `speakers_checked` are told on.
+    pub fn of(
+        protocol: &Protocol,
+        plan: &Plan,
+        verdicts: &Verdicts,
+        limit: Option<usize>,
+        speakers_checked: bool,
+    ) -> Self {
+        let with_intensity = plan
+            .clips
+            .iter()
+            .filter(|clip| HIGH_INTENSITY.contains(&clip.intensity.as_str()))
+            .map(|clip| clip.corpus)
+            .collect();
+        let book = Book { plan, verdicts: &verdicts.all, with_intensity };
+        let corpora: Vec<Part> =
+            Corpus::ALL.into_iter().filter_map(|corpus| book.part(Some(corpus))).collect();
+        let pooled = if corpora.len() > 1 { book.part(None) } else { None };
+        let mut evaluation = Self {
+            schema: SCHEMA,
+            undertone: env!("CARGO_PKG_VERSION"),
+            protocol: protocol_summary(protocol, plan, speakers_checked),
+            settings: settings_summary(plan, limit),
+            models: model_summaries(plan, &verdicts.all),
+            corpora_fingerprint: verdicts.fingerprint.clone(),
+            notes: Vec::new(),
+            corpora,
+            pooled,
+            random: book.random(),
+            failed: verdicts
+                .failed
+                .iter()
+                .map(|(clip, problem)| FailedClip { clip: clip.clone(), problem: problem.clone() })
+                .collect(),
+        };
+        evaluation.notes = evaluation.notes_on(plan);
+        evaluation
+    }
+
+    fn notes_on(&self, plan: &Plan) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.protocol.kind == "model" {
+            notes.push(
+                "Nobody has checked whether the model heard these speakers, or these very clips, in \
+                 training: figures on a corpus that it was trained on are no measure of new voices."
+                    .to_owned(),
+            );
+        } else if !self.corpora.is_empty() {
+            notes.push(
+                "Each clip is judged by models that were trained without its fold, so without its \
+                 speaker, as the protocol says."
+                    .to_owned(),
+            );
+            if !self.protocol.speakers_checked {
+                notes.push(
+                    "The protocol does not list the speakers' folds; that the folds of these clips \
+                     are those of training was not checked."
+                        .to_owned(),
+                );
+            }
+        }
+        notes.extend(missing_folds(plan));
+        if let Some(limit) = self.settings.limit {
+            notes.push(format!("A sample of at most {limit} clips of each corpus was judged."));
+        }
+        for part in &self.corpora {
+            let name = &part.corpus;
+            if part.training == Training::Foreign {
+                notes.push(format!(
+                    "{name} is a foreign corpus: the models were not trained on it."
+                ));
+            }
+            if part.training == Training::Unknown {
+                notes.push(format!("Whether the models were trained on {name} is not known."));
+            }
+            if part.speakers < FEWEST_SPEAKERS {
+                notes.push(format!(
+                    "{name} has {} speakers here: too few for an interval, and little evidence about \
+                     new ones.",
+                    part.speakers
+                ));
+            }
+            if part.material != Material::Audio {
+                notes.push(format!(
+                    "Of {name} there are spectrograms and no sound: conditions are approximated in \
+                     the mel power domain, and gains do not apply, since their level is lost."
+                ));
+            }
+            if part.unheard > 0 {
+                notes.push(format!(
+                    "In {} of {} clips of {name} the service finds no utterance; they were heard \
+                     from end to end.",
+                    part.unheard, part.clips
+                ));
+            }
+            if part.unknown_emotion > 0 {
+                notes.push(format!(
+                    "{} clips of {name} have an emotion that a model does not know: they count as \
+                     wrong and are left out of NLL.",
+                    part.unknown_emotion
+                ));
+            }
+        }
+        if !self.failed.is_empty() {
+            notes.push(format!("{} clips could not be judged.", self.failed.len()));
+        }
+        notes
+    }
+}
+
+/// Says which folds were not run, for each seed.
+fn missing_folds(plan: &Plan) -> Vec<String> {
+    let mut folds: BTreeMap<u64, BTreeSet<u8>> = BTreeMap::new();
+    for (run, _) in &plan.runs {
+        if let (Some(seed), Some(fold)) = (run.seed, run.fold()) {
+            folds.entry(seed).or_default().insert(fold);
+        }
+    }
+    folds
+        .into_iter()
+        .filter(|(_, folds)| folds.len() < FOLDS)
+        .map(|(seed, folds)| {
+            let list: Vec<String> = folds.iter().map(u8::to_string).collect();
+            format!(
+                "Seed {seed}: folds {} only, of {FOLDS}; clips of the others are not judged.",
+                list.join(", ")
+            )
+        })
+        .collect()
+}
+
+fn protocol_summary(protocol: &Protocol, plan: &Plan, speakers_checked: bool) -> ProtocolSummary {
+    let is_model = plan.runs.iter().any(|(run, _)| run.unheard == Unheard::Unchecked);
+    let folds: BTreeSet<u8> = plan.runs.iter().filter_map(|(run, _)| run.fold()).collect();
+    let seeds: BTreeSet<u64> = plan
+        .runs
+        .iter()
+        .filter(|(run, _)| !run.is_random())
+        .filter_map(|(run, _)| run.seed)
+        .collect();
+    ProtocolSummary {
+        kind: if is_model { "model" } else { "protocol" },
+        name: protocol.name.clone(),
+        description: protocol.description.clone(),
+        folds: folds.into_iter().collect(),
+        seeds: seeds.into_iter().collect(),
+        speakers_checked,
+    }
+}
+
+fn settings_summary(plan: &Plan, limit: Option<usize>) -> SettingsSummary {
+    let seconds = |hops: u64| hops as f64 * HOP_SAMPLES as f64 / f64::from(MODEL_RATE_HZ);
+    let analysis = &plan.analysis;
+    SettingsSummary {
+        voice_on: analysis.segmenter.on,
+        voice_off: analysis.segmenter.off,
+        voice_min_speech_s: seconds(analysis.segmenter.min_speech_hops),
+        voice_hang_over_s: seconds(analysis.segmenter.hang_over_hops),
+        voice_lead_in_s: seconds(analysis.lead_in_hops),
+        min_speech_s: seconds(analysis.tracker.min_speech_hops),
+        min_confidence: analysis.tracker.min_confidence,
+        chunk_s: plan.chunk.as_secs_f64(),
+        conditions: plan.conditions.iter().map(|condition| condition.name()).collect(),
+        calibration_bins: CALIBRATION_BINS,
+        bootstrap_resamples: RESAMPLES,
+        limit,
+    }
+}
+
+fn model_summaries(plan: &Plan, verdicts: &[Verdict]) -> Vec<ModelSummary> {
+    let mut clips = vec![0; plan.runs.len()];
+    for verdict in verdicts.iter().filter(|verdict| verdict.condition == Condition::Clean) {
+        if let Some(count) = clips.get_mut(verdict.run) {
+            *count += 1;
+        }
+    }
+    plan.runs
+        .iter()
+        .zip(clips)
+        .map(|((run, model), clips)| ModelSummary {
+            run: run.name.clone(),
+            kind: match run.unheard {
+                Unheard::Fold(_) => "fold",
+                Unheard::Listed(_) => "random",
+                Unheard::Unchecked => "model",
+            },
+            fold: run.fold(),
+            seed: run.seed,
+            name: model.manifest.name.clone(),
+            version: model.manifest.version.clone(),
+            sha256: model.manifest.sha256.clone(),
+            temperature: model.manifest.temperature,
+            labels: model.manifest.labels().iter().map(|label| label.name()).collect(),
+            trained_on: model.manifest.training_data.iter().map(|d| d.corpus.clone()).collect(),
+            clips,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(seed: u64, fold: u8) -> Cell<'static> {
+        Cell { seed: Some(seed), fold: Some(fold), verdicts: Vec::new() }
+    }
+
+    #[test]
+    fn a_summary_is_the_mean_over_seeds_of_means_over_folds() {
+        let cells = [cell(1, 0), cell(1, 1), cell(2, 0), cell(2, 1)];
+        let values = std::cell::RefCell::new([0.4, 0.6, 0.5, 0.9].into_iter());
+        let summary = summarise(&cells, Worst::Least, |_| values.borrow_mut().next()).unwrap();
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a}, not {b}");
+        near(summary.mean, 0.6);
+        // Folds: 0.45 and 0.75; seeds: 0.5 and 0.7.
+        near(summary.spread_over_folds.unwrap(), 0.3 / 2.0_f64.sqrt());
+        near(summary.spread_over_seeds.unwrap(), 0.2 / 2.0_f64.sqrt());
+        let worst = summary.worst_fold.unwrap();
+        assert_eq!(worst.fold, 0);
+        near(worst.value, 0.45);
+        let loss = std::cell::RefCell::new([1.0, 2.0].into_iter());
+        let summary =
+            summarise(&cells[..2], Worst::Greatest, |_| loss.borrow_mut().next()).unwrap();
+        assert_eq!(summary.worst_fold.unwrap().fold, 1, "of a loss the greatest is the worst");
+        assert_eq!(summary.spread_over_seeds, None, "one seed has no spread");
+    }
+
+    #[test]
+    fn a_fold_without_a_value_is_no_fold() {
+        let cells = [cell(1, 0), cell(1, 3)];
+        let values = std::cell::RefCell::new([Some(0.4), None].into_iter());
+        let summary =
+            summarise(&cells, Worst::Least, |_| values.borrow_mut().next().flatten()).unwrap();
+        assert_eq!(summary.mean, 0.4);
+        assert_eq!((summary.worst_fold, summary.spread_over_folds), (None, None));
+        assert!(summarise(&cells, Worst::Least, |_| None).is_none());
+    }
+}
