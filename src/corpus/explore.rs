@@ -226,6 +226,7 @@ fn durations(scan: &Scan, measured: &[Measured<'_>]) -> Section {
     };
     section
         .heading("Histograms")
+        .text(format!("Bins of {} s, named by their lower ends.", bin_s(longest(measured))))
         .figure(histogram("All clips", &|_| true).size(720.0, 280.0))
         .heading("By emotion")
         .figures(
@@ -240,17 +241,21 @@ fn longest(measured: &[Measured<'_>]) -> f64 {
     measured.iter().map(|m| m.heard.seconds).fold(BIN_S, f64::max)
 }
 
+/// Width of a histogram's bins, s.
+fn bin_s(longest: f64) -> f64 {
+    (longest / MOST_BINS / BIN_S).ceil() * BIN_S
+}
+
 fn histogram(
     caption: &str,
     corpora: &[Corpus],
     measured: &[&Measured<'_>],
     longest: f64,
 ) -> BarChart {
-    let width = (longest / MOST_BINS / BIN_S).ceil() * BIN_S;
+    let width = bin_s(longest);
     let bins = (longest / width) as usize + 1;
     let names = (0..bins).map(|bin| crate::report::short(bin as f64 * width));
-    let category = format!("duration, s (bins of {width} s, by their lower end)");
-    let mut chart = BarChart::new(caption, category, names, Axis::new("Clips"))
+    let mut chart = BarChart::new(caption, "duration, s", names, Axis::new("Clips"))
         .stacked()
         .bins()
         .size(450.0, 230.0);
@@ -441,8 +446,8 @@ fn findings(scan: &Scan, examination: &Examination) -> Section {
     let more = examination.findings.len().saturating_sub(MOST_FINDINGS);
     let section = section
         .text(format!(
-            "{} findings. {} clips are better left out of training; undertone corpus scan --write makes \
-             a manifest without them.",
+            "Findings: {}. Clips better left out of training: {}; undertone corpus scan --write makes a \
+             manifest without them.",
             whole(examination.findings.len()),
             whole(left_out.len()),
         ))
