@@ -68,7 +68,7 @@ def figures(facts: dict, measured: dict) -> dict[str, float]:
             found[f"{figure}_{key}"] = row["own_labels"][figure]["mean"]
         found[f"ua_of_all_labels_{key}"] = row["open"]["ua"]["mean"]
         for condition in row.get("conditions", []):
-            if condition["own_labels_ua"] is not None:
+            if condition["own_labels_ua"] is not None and condition["condition"] != "clean":
                 found[f"ua_{condition['condition'].replace('-', '_')}_{key}"] = condition["own_labels_ua"]["mean"]
     if measured.get("pooled"):
         found["ece_pooled"] = measured["pooled"]["open"]["ece"]["mean"]
@@ -121,7 +121,7 @@ def course_table(measured: dict) -> str:
 
 def conditions_table(measured: dict) -> str:
     names = [condition["condition"] for row in measured["corpora"] for condition in row["conditions"]]
-    names = list(dict.fromkeys(names))
+    names = [name for name in dict.fromkeys(names) if name != "clean"]
     rows = []
     for row in measured["corpora"]:
         found = {condition["condition"]: condition for condition in row["conditions"]}
