@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -91,7 +93,7 @@ def test_a_variation_does_not_write_into_the_features(corpora):
 
 def still(strength: dict) -> augment.Augmenter:
     """Does what `strength` says and nothing else."""
-    none = dict(crop=0.0, pace=0.0, warp=0.0, level_db=0.0, channel_db=0.0, mask_hops=0)
+    none = dict.fromkeys((field.name for field in dataclasses.fields(augment.Strength)), 0.0) | {"mask_hops": 0}
     return augment.Augmenter(augment.Strength(**none | strength), np.zeros(64, np.float32))
 
 

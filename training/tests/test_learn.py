@@ -8,7 +8,7 @@ from undertone_training import augment, learn, metrics, splits
 from undertone_training.labels import ABSENT, CORPORA, LABELS
 from undertone_training.model import Shape
 
-MILD = augment.Strength(warp=0.0, level_db=0.5, channel_db=0.0)
+MILD = augment.Strength(0.1, 0.1, warp=0.0, level_db=0.5, channel_db=0.0, hot_start=0.0, noise=0.0, reverberation=0.0, telephone=0.0)
 TINY = Shape(units=16, hidden=16, dropout=0.1)
 SMALL = learn.Recipe(epochs=5, clips_per_epoch=512, batch=32, average=0.9, shape=TINY, strength=MILD)
 
