@@ -7,9 +7,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::condition::Condition;
-use super::figures::Evaluation;
 use super::hear::{distress, top};
 use super::judge::{Plan, Verdicts};
+use super::outcome::Evaluation;
 use super::page;
 use crate::emotion::Emotion;
 

@@ -4,7 +4,7 @@
 //! clips, a protocol                                     (corpus, protocol)
 //!   -> each clip under each condition                   (condition, degrade, spectrogram)
 //!   -> heard by each model that has not heard its voice (judge, hear: the code of a live stream)
-//!   -> figures by corpus, fold and seed                 (metrics, figures)
+//!   -> figures by corpus, fold and seed                 (metrics, figures, outcome)
 //!   -> a table, evaluation.json, clips.csv, report.html (table, files, page)
 //! ```
 //!
@@ -26,6 +26,7 @@ pub mod files;
 pub mod hear;
 pub mod judge;
 pub mod metrics;
+pub mod outcome;
 pub mod page;
 pub mod protocol;
 mod random;
@@ -35,8 +36,8 @@ pub mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use condition::Condition;
-pub use figures::Evaluation;
 pub use judge::{CHUNK, JudgeError, Plan, Verdicts, judge};
+pub use outcome::Evaluation;
 pub use protocol::{Protocol, ProtocolError, Run, Unheard};
 
 use crate::corpus::{Clip, Corpus};

@@ -1,9 +1,9 @@
 //! An evaluation as one self-contained HTML page.
 
-use super::figures::{
+use super::metrics::{CalibrationBin, Interval, Point};
+use super::outcome::{
     Detection, Distress, Evaluation, Figures, Material, Part, RandomFigures, Summary, Training,
 };
-use super::metrics::{CalibrationBin, Interval, Point};
 use crate::report::{Axis, BarChart, HeatMap, LineChart, Page, Section, Table, number, percent};
 
 /// What stands where there is no value.
@@ -289,7 +289,7 @@ fn course(parts: &[&Part]) -> Section {
         let line = part.course.iter().map(|point| (point.seconds, point.ua.mean));
         chart = chart.series(&part.corpus, line);
     }
-    for (index, seconds) in super::figures::COURSE_S.iter().enumerate() {
+    for (index, seconds) in super::outcome::COURSE_S.iter().enumerate() {
         let cell = |part: &&Part| {
             part.course.get(index).map_or_else(
                 || NOTHING.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::figures::{Detection, Evaluation, Figures, Part, RandomFigures, Summary};
+use super::outcome::{Detection, Evaluation, Figures, Part, RandomFigures, Summary};
 
 /// A share as per cent.
 pub(super) fn percent(share: f64) -> String {
@@ -142,7 +142,7 @@ fn write_conditions(parts: &[&Part], out: &mut String) -> std::fmt::Result {
 
 fn write_course(parts: &[&Part], out: &mut String) -> std::fmt::Result {
     header("UA by speech heard", parts, out)?;
-    for (index, seconds) in super::figures::COURSE_S.iter().enumerate() {
+    for (index, seconds) in super::outcome::COURSE_S.iter().enumerate() {
         write!(out, "  {:<22}", format!("{seconds} s"))?;
         for part in parts {
             let text = part.course.get(index).map_or_else(
