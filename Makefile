@@ -93,6 +93,7 @@ MODEL_FLAGS ?=
 model: setup .venv-training/ready ## Extract features, train, judge and describe the default model (hours on 2 cores).
 	@test -n "$(UNDERTONE_CORPORA)" || { echo "set UNDERTONE_CORPORA to the folder with the corpora" >&2; exit 1; }
 	$(CARGO) run --release --bin undertone -- features "$(UNDERTONE_CORPORA)" --out training/data
+	@test ! -f "$(UNDERTONE_CORPORA)/crema-d/voice_votes.csv" || cp "$(UNDERTONE_CORPORA)/crema-d/voice_votes.csv" training/data/votes.csv
 	.venv-training/bin/python training/train.py --features training/data/features.npz --out models/$(MODEL) $(MODEL_FLAGS)
 	$(CARGO) run --release --bin undertone -- evaluate "$(UNDERTONE_CORPORA)" --protocol training/runs/$(MODEL) --out training/runs/$(MODEL)
 	.venv-training/bin/python training/card.py --model models/$(MODEL)

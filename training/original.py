@@ -84,9 +84,9 @@ def train(corpora: data.Corpora, split: splits.Split, recipe: Recipe, seed: int,
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = WindowLstm(recipe)
-    mean, deviation = data.statistics(corpora, split.train)
-    model.mean.copy_(torch.from_numpy(mean[:COEFFICIENTS]))
-    model.scale.copy_(torch.from_numpy(1.0 / deviation[:COEFFICIENTS]))
+    hops = torch.from_numpy(data.hops_of(corpora, split.train)[:, :COEFFICIENTS])
+    model.mean.copy_(hops.mean(0))
+    model.scale.copy_(1.0 / hops.std(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     heard, truth = windows(corpora, split.train), corpora.emotion[split.train]
     for epoch in range(recipe.epochs):

@@ -38,7 +38,7 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--features", type=Path, default=HERE / "data" / "features.npz", help="what `undertone features` wrote")
     add("--out", type=Path, default=HERE.parent / "models" / "undertone-four", help="the model's folder")
-    add("--version", default="0.2.0", help="the model's version, for its manifest")
+    add("--version", default="0.3.0", help="the model's version, for its manifest")
     add("--corpora", default=",".join(CORPORA), help="the corpora to train on")
     add("--runs-folder", type=Path, help="weights and outcome of each run (default: training/runs/<name of --out>)")
     add("--folds", default="0,1,2,3,4", help="folds of unseen speakers to test on")
@@ -76,7 +76,7 @@ def jobs(given: argparse.Namespace) -> list[protocol.Job]:
         wanted = [(f"develop:{fold}", seed) for seed in seeds for fold in given.develop.split(",")]
     else:
         tested = [f"fold:{fold}" for fold in given.folds.split(",") if fold] + ["random"]
-        wanted = [("all", seeds[0])] + [(split, seed) for seed in seeds for split in tested]
+        wanted = [(split, seed) for seed in seeds for split in tested] + [("all", seeds[0])]
     print_of = protocol.fingerprint(given.features)
     folder = given.runs_folder or HERE / "runs" / given.out.resolve().name
     return [
@@ -119,7 +119,8 @@ def collect(done: list[protocol.Job], out: Path, version: str) -> dict:
         "recipe": shipped.recipe.as_dict(),
         "seeds": sorted({job.seed for job in done}),
         "features_sha256": shipped.fingerprint,
-        "parameters": sum(weights.numel() for weights in model.parameters()),
+        # What training alone needs does not ship.
+        "parameters": sum(w.numel() for name, w in model.named_parameters() if not name.startswith("listeners.")),
         "state_size": model.shape.state_size,
         "onnx_bytes": path.stat().st_size,
         "largest_disparity": max(disparities),

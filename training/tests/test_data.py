@@ -2,9 +2,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import invent
 
 from undertone_training import augment, cepstra, data, pitch
-from undertone_training.labels import CORPORA
+from undertone_training.labels import CORPORA, LABELS
 
 
 def test_load_refuses_features_that_do_not_fit_their_csv(features, tmp_path):
@@ -34,12 +35,14 @@ def test_a_clip_without_a_whole_step_of_speech_counts_from_end_to_end(corpora):
     assert found == [[data.Item(0, 0, whole)], [data.Item(1, 0, 16)]]
 
 
-def test_statistics_are_those_of_the_named_clips_only(corpora):
-    clips = np.array([3, 7, 11])
-    hops = np.concatenate([corpora.clip(clip) for clip in clips])
-    mean, deviation = data.statistics(corpora, clips)
-    np.testing.assert_allclose(mean, hops.mean(0), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(deviation, hops.std(0), rtol=1e-4)
+def test_votes_beside_the_features_become_shares(tmp_path):
+    path = invent(tmp_path, takes=1)
+    assert data.load(path).votes is None
+    (tmp_path / "votes.csv").write_text("clip,angry,neutral\ncrema-d-0-happy-0,3,1\nunknown,1,1\n")
+    corpora = data.load(path, ("crema-d",))
+    row = list(corpora.clip_names).index("crema-d-0-happy-0")
+    assert corpora.votes[row, LABELS.index("angry")] == 0.75 and corpora.votes[row, LABELS.index("neutral")] == 0.25
+    assert corpora.votes.sum() == 1.0
 
 
 def test_a_corpus_alone_keeps_its_clips_as_they_were(corpora):
@@ -93,7 +96,7 @@ def test_a_variation_does_not_write_into_the_features(corpora):
 
 def still(strength: dict) -> augment.Augmenter:
     """Does what `strength` says and nothing else."""
-    none = dict.fromkeys((field.name for field in dataclasses.fields(augment.Strength)), 0.0) | {"mask_hops": 0}
+    none = dict.fromkeys((field.name for field in dataclasses.fields(augment.Strength)), 0.0) | {"mask_hops": 0, "snr_db": (20.0, 20.0)}
     return augment.Augmenter(augment.Strength(**none | strength), np.zeros(64, np.float32))
 
 
@@ -117,10 +120,29 @@ def test_noise_fills_the_pauses_and_spares_the_voice():
     assert abs(after[:20, 0].mean() / augment.DB) < 2.0
 
 
-def test_a_telephone_takes_away_the_lowest_and_highest_bands():
-    after = still({"telephone": 1.0})(flat([0.0] * 30), np.random.default_rng(0), 100) @ cepstra.dct(64)
-    middle = (cepstra.BAND_CENTRES_HZ > 600) & (cepstra.BAND_CENTRES_HZ < 2500)
-    assert after[:, middle].min() > after[:, cepstra.BAND_CENTRES_HZ > 5000].max() + 20.0
+def test_the_signal_to_noise_ratio_is_what_it_says():
+    rng = np.random.default_rng(0)
+    power = np.where(np.arange(400)[:, None] < 200, 1.0, 1e-8) * np.ones((1, 128))
+    noisy = augment.with_noise(power, -3.0 * augment.OCTAVES_FROM_500_HZ, 10.0, np.ones_like(power))
+    per_hop = (noisy - power) @ cepstra.BAND_WIDTHS_HZ
+    np.testing.assert_allclose(10 * np.log10(power[0] @ cepstra.BAND_WIDTHS_HZ / per_hop), 10.0, atol=1e-3)
+
+
+def test_a_telephone_leaves_300_to_3400_hz_and_nothing_above_4_khz():
+    hz = cepstra.BAND_CENTRES_HZ
+    after = 10 * np.log10(augment.on_the_telephone(np.ones((5, 128)), 300.0, 3400.0, 38.0) + 1e-12)
+    assert abs(after[:, (hz > 500) & (hz < 2900)]).max() < 0.3
+    assert after[:, hz < 100].max() < -30.0 and (after[:, hz > 4000] == after.min()).all()
+    varied = still({"telephone": 1.0})(flat([0.0] * 30), np.random.default_rng(0), 100) @ cepstra.dct(64)
+    assert varied[:, (hz > 600) & (hz < 2500)].min() > varied[:, hz > 5000].max() + 60.0
+
+
+def test_levels_are_relative_to_a_reference_that_sinks_by_one_decibel_a_second():
+    bands = np.repeat([[-10.0], [-30.0]], [1, 63], axis=0) * np.ones((1, 128), np.float32)
+    seen = augment.relative(bands.astype(np.float32))
+    assert seen[0, 0] == 0.0
+    np.testing.assert_allclose(seen[63, 0], -20.0 + 63 * 0.016, atol=1e-3)
+    assert augment.relative(bands.astype(np.float32), hot_db=6.0)[0, 0] == pytest.approx(-6.0)
 
 
 def test_pitch_is_found_in_cepstra_of_a_voice():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from undertone_training import augment, learn, metrics, splits
+from undertone_training import augment, data, learn, metrics, splits
 from undertone_training.labels import ABSENT, CORPORA, LABELS
 from undertone_training.model import Shape
 
@@ -85,9 +85,47 @@ def test_padding_does_not_reach_the_loss():
 
 def test_draws_are_balanced_as_the_recipe_says(corpora):
     draw = learn.Draw(corpora, np.arange(len(corpora)), SMALL)
-    sizes = np.bincount(corpora.corpus, minlength=len(CORPORA)).astype(float)
     share = np.bincount(corpora.corpus, weights=draw.weight, minlength=len(CORPORA))
-    np.testing.assert_allclose(share, sizes**0.7 / (sizes**0.7).sum(), rtol=1e-6)
+    np.testing.assert_allclose(share, np.array(SMALL.shares) / sum(SMALL.shares), rtol=1e-6)
+
+
+def test_corpora_that_are_left_out_leave_the_others_their_proportions(corpora):
+    some = corpora.restricted_to(("crema-d", "savee"))
+    draw = learn.Draw(some, np.arange(len(some)), replace(SMALL, shares=(0.6, 0.2, 0.2, 0.0)))
+    share = np.bincount(some.corpus, weights=draw.weight, minlength=len(CORPORA))
+    np.testing.assert_allclose(share, [0.75, 0.0, 0.25, 0.0], rtol=1e-6)
+
+
+def test_listeners_count_where_they_were_asked():
+    logits = torch.zeros(2, 3, len(LABELS))
+    votes = torch.zeros(2, len(LABELS))
+    votes[0, :2] = 0.5
+    loss = learn.listeners_loss(logits, votes, torch.tensor([3, 3]), learn.Recipe())
+    assert loss.item() == pytest.approx(np.log(len(LABELS)) / 2)
+
+
+def test_what_listeners_say_is_learnt_beside_the_labels(corpora):
+    parts = splits.split(corpora, "fold:0", seed=1)
+    # Listeners who take every emotion for the next one.
+    heard = replace(corpora, votes=np.eye(len(LABELS), dtype=np.float32)[(corpora.emotion + 1) % len(LABELS)])
+    model, _ = learn.train(heard, parts, replace(SMALL, votes=0.5), seed=1)
+    mfcc, steps = data.pad([corpora.clip(clip) for clip in parts.test])
+    with torch.no_grad():
+        meant, said = (
+            logits[np.arange(len(steps)), steps - 1].argmax(1).numpy() for logits in model.with_listeners(torch.from_numpy(mfcc))
+        )
+    truth = corpora.emotion[parts.test]
+    # One in eight would be chance.
+    assert (meant == truth).mean() > 0.6 and (said == (truth + 1) % len(LABELS)).mean() > 0.3
+
+
+def test_bad_conditions_become_frequent_over_the_first_epochs(corpora, monkeypatch):
+    seen = []
+    batches = learn.Draw.batches
+    monkeypatch.setattr(learn.Draw, "batches", lambda self, vary, rng: seen.append(vary.hardness) or batches(self, vary, rng))
+    recipe = replace(SMALL, epochs=4, clips_per_epoch=32, ramp=0.5)
+    learn.train(corpora, splits.split(corpora, "fold:0", seed=1), recipe, seed=1)
+    assert seen == [0.5, 1.0, 1.0, 1.0]
 
 
 def test_figures_are_among_the_labels_that_a_corpus_has(corpora):

@@ -15,6 +15,12 @@ from undertone_training.model import Shape, StreamingLstm
 TOLERANCE = 1e-5
 
 
+def hops(*shape: int) -> torch.Tensor:
+    """Cepstra about as they are, [*shape, 64]."""
+    noise = torch.randn(*shape, COEFFICIENTS, generator=torch.Generator().manual_seed(1))
+    return torch.linspace(-500.0, 5.0, COEFFICIENTS) + noise * torch.linspace(150.0, 4.0, COEFFICIENTS)
+
+
 @pytest.fixture(scope="module")
 def model() -> StreamingLstm:
     torch.manual_seed(3)
@@ -23,8 +29,7 @@ def model() -> StreamingLstm:
     with torch.no_grad():
         for weights in model.parameters():
             weights.mul_(2.0)
-    mean = torch.linspace(-500.0, 5.0, COEFFICIENTS)
-    model.normalise_by(mean, torch.linspace(150.0, 4.0, COEFFICIENTS))
+    model.normalise_by(hops(5000))
     return model.eval()
 
 
@@ -35,8 +40,7 @@ def running(model):
 
 @pytest.fixture(scope="module")
 def mfcc(model) -> torch.Tensor:
-    noise = torch.randn(6, 10 * STEP_HOPS, COEFFICIENTS, generator=torch.Generator().manual_seed(1))
-    mfcc = torch.linspace(-500.0, 5.0, COEFFICIENTS) + noise * torch.linspace(150.0, 4.0, COEFFICIENTS)
+    mfcc = hops(6, 10 * STEP_HOPS)
     mfcc[0, 3 * STEP_HOPS :] = torch.from_numpy(FLOOR)
     return mfcc
 

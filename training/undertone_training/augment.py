@@ -20,8 +20,11 @@ NEPERS_PER_DB = np.float32(np.log(10.0) / 10.0)  # of power
 FLOOR_DB = np.float32(-80.0)
 DECAY_DB_PER_HOP = np.float32(1.0 * HOP_SECONDS)  # of the front end's reference
 OCTAVES_FROM_500_HZ = np.log2(np.maximum(cepstra.BAND_CENTRES_HZ, 60.0) / 500.0)
-# ITU-T G.712's channel is 300 to 3,400 Hz; a band's filter reaches a little beyond its centre.
-OFF_THE_LINE = (cepstra.BAND_CENTRES_HZ < 280.0) | (cepstra.BAND_CENTRES_HZ > 3450.0)
+# Below these powers there is nothing: the front end's own floor.
+LEAST_POWER = np.float32(1e-10)
+# Speech is what lies within so many dB of a clip's loudest hop; levels of noise are relative to its mean power.
+ACTIVE_RANGE_DB = 20.0
+TELEPHONE_TOP_HZ = 4000.0
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,11 @@ class Strength:
     level_db: float = 2.0  # standard deviation of a constant level against the reference
     channel_db: float = 1.0  # standard deviation of each of eight smooth ripples over the bands
     mask_hops: int = 8  # longest time mask; two of them
-    hot_start: float = 0.2  # probability that the reference already stands where louder speech put it
-    noise: float = 0.3  # probability of added noise, 8 to 45 dB below the clip's mean level
+    hot_start: float = 0.1  # probability that the reference already stands where louder speech put it
+    noise: float = 0.3  # probability of added noise
+    snr_db: tuple[float, float] = (5.0, 35.0)  # signal-to-noise ratio of it, evenly drawn
     reverberation: float = 0.1  # probability of a room of 0.2 to 0.8 s
-    telephone: float = 0.15  # probability of a telephone's band
+    telephone: float = 0.18  # probability of a telephone line
 
 
 class Augmenter:
@@ -47,6 +51,7 @@ class Augmenter:
 
     def __init__(self, strength: Strength, mean: np.ndarray):
         self.strength, self.mean = strength, mean
+        self.hardness = 1.0  # scales the probabilities of what `roughen` does
         factors = 1.0 + strength.warp * np.linspace(-1.0, 1.0, 21)
         self.warps = [cepstra.warp(factor, COEFFICIENTS) for factor in factors] if strength.warp else []
         self.to_cepstra = cepstra.dct(COEFFICIENTS).T.astype(np.float32)
@@ -61,7 +66,7 @@ class Augmenter:
         hops = self.resample(self.crop(clip, rng, longest), rng)[:longest]
         if self.warps:
             hops = hops @ self.warps[rng.integers(len(self.warps))]
-        chosen = rng.random(4) < (by.noise, by.reverberation, by.telephone, by.hot_start)
+        chosen = rng.random(4) < self.hardness * np.array([by.noise, by.reverberation, by.telephone, by.hot_start])
         if chosen.any():
             hops = self.roughen(hops, rng, *chosen)
         offset = (rng.normal(0.0, by.channel_db, self.RIPPLES) @ self.ripples).astype(np.float32) @ self.to_cepstra
@@ -101,23 +106,53 @@ class Augmenter:
         """Noise, a room, a telephone, and what the causal reference makes of the outcome."""
         power = np.exp(hops @ self.to_bands * NEPERS_PER_DB)
         if room:
-            keep = np.float32(10.0 ** (-6.0 * HOP_SECONDS / rng.uniform(0.2, 0.8)))
-            direct_to_reverberant_db = rng.uniform(-2.0, 7.0)
-            share = np.float32((1.0 - keep) * 10.0 ** (-direct_to_reverberant_db / 10.0))
-            power = power + share * self.ring(power, keep)
+            power = self.in_room(power, rng.uniform(0.2, 0.8), rng.uniform(-2.0, 7.0))
         if noise:
             tilt = -rng.uniform(-0.5, 4.5) * OCTAVES_FROM_500_HZ + rng.normal(0.0, 1.5, self.RIPPLES) @ self.ripples
-            level = 10.0 * np.log10(power.mean(0).max() + 1e-12) - rng.uniform(8.0, 45.0)
             # Power of a band of noise is distributed exponentially; a band's filter averages some of that out.
             flutter = 0.4 + 0.6 * rng.standard_exponential(power.shape, dtype=np.float32)
-            power = power + np.exp((level + tilt - tilt.max()) * NEPERS_PER_DB).astype(np.float32) * flutter
-        bands = np.log(power + np.float32(1e-12)) / NEPERS_PER_DB
+            power = with_noise(power, tilt, rng.uniform(*self.strength.snr_db), flutter)
         if telephone:
-            floor = bands.max() - np.float32(rng.uniform(35.0, 70.0))
-            bands[:, OFF_THE_LINE] = np.minimum(bands[:, OFF_THE_LINE], floor)
-        ramp = DECAY_DB_PER_HOP * np.arange(len(bands), dtype=np.float32)
-        loudest = bands.max(1)
-        reference = np.maximum.accumulate(loudest + ramp) - ramp
-        if hot:
-            reference = np.maximum(reference, loudest.max() + np.float32(rng.uniform(-3.0, 8.0)) - ramp)
-        return np.maximum(bands - reference[:, None], FLOOR_DB) @ self.to_cepstra
+            power = on_the_telephone(power, rng.uniform(200.0, 350.0), rng.uniform(3300.0, 3800.0), rng.uniform(30.0, 42.0))
+        bands = np.log(power + LEAST_POWER) / NEPERS_PER_DB
+        return relative(bands, rng.uniform(-3.0, 8.0) if hot else None) @ self.to_cepstra
+
+    def in_room(self, power: np.ndarray, rt60_s: float, direct_to_reverberant_db: float) -> np.ndarray:
+        keep = np.float32(10.0 ** (-6.0 * HOP_SECONDS / rt60_s))
+        share = np.float32((1.0 - keep) * 10.0 ** (-direct_to_reverberant_db / 10.0))
+        return power + share * self.ring(power, keep)
+
+
+def with_noise(power: np.ndarray, tilt_db: np.ndarray, snr_db: float, flutter: np.ndarray) -> np.ndarray:
+    """Noise of the spectrum `tilt_db` [128] added to `power` [hops, 128], `snr_db` below the speech in it."""
+    widths = cepstra.BAND_WIDTHS_HZ.astype(np.float32)
+    spectrum = np.exp(tilt_db * NEPERS_PER_DB).astype(np.float32)
+    total = power @ widths
+    speech = total[total >= total.max() * np.float32(10.0 ** (-ACTIVE_RANGE_DB / 10.0))].mean()
+    level = speech * np.float32(10.0 ** (-snr_db / 10.0)) / (spectrum @ widths)
+    return power + level * spectrum * flutter
+
+
+def on_the_telephone(power: np.ndarray, low_hz: float, high_hz: float, quantisation_db: float) -> np.ndarray:
+    """`power` [hops, 128] through a fourth-order high-pass, a steep low-pass and mu-law at 8 kHz.
+
+    A resampled 8 kHz line has nothing at all above 4 kHz; mu-law's noise follows the level of the speech.
+    """
+    hz, widths = cepstra.BAND_CENTRES_HZ, cepstra.BAND_WIDTHS_HZ
+    gain = 1.0 / (1.0 + (low_hz / np.maximum(hz, 1.0)) ** 8) / (1.0 + (hz / (high_hz + 100.0)) ** 60)
+    passed = power * gain.astype(np.float32)
+    noise = passed @ widths.astype(np.float32) * np.float32(10.0 ** (-quantisation_db / 10.0) / TELEPHONE_TOP_HZ)
+    return (passed + noise[:, None]) * (hz < TELEPHONE_TOP_HZ).astype(np.float32)
+
+
+def relative(bands: np.ndarray, hot_db: float | None = None) -> np.ndarray:
+    """`bands` in dB [hops, 128] against the front end's causal reference, down to its floor.
+
+    `hot_db`: the reference starts where speech so many dB louder than the loudest here left it.
+    """
+    ramp = DECAY_DB_PER_HOP * np.arange(len(bands), dtype=np.float32)
+    loudest = bands.max(1)
+    reference = np.maximum.accumulate(loudest + ramp) - ramp
+    if hot_db is not None:
+        reference = np.maximum(reference, loudest.max() + np.float32(hot_db) - ramp)
+    return np.maximum(bands - reference[:, None], FLOOR_DB)

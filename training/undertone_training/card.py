@@ -218,6 +218,7 @@ def text(facts: dict, measured: dict) -> str:
         learning_rate=recipe["learning_rate"],
         average=recipe["average"],
         label_smoothing=recipe["label_smoothing"],
+        votes=recipe["votes"],
         seeds=listed([str(seed) for seed in facts["seeds"]]),
         minutes=f"{sum(facts['minutes'].values()):.0f}",
     )

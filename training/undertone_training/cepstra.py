@@ -16,8 +16,11 @@ def slaney_mel(hz: np.ndarray) -> np.ndarray:
     return np.where(hz < 1000.0, hz * 3.0 / 200.0, 15.0 + np.log(np.maximum(hz, 1.0) / 1000.0) * 27.0 / np.log(6.4))
 
 
-BAND_CENTRES_MEL = np.linspace(0.0, float(slaney_mel(np.array(TOP_HZ))), MEL_BANDS + 2)[1:-1]
+CORNERS_MEL = np.linspace(0.0, float(slaney_mel(np.array(TOP_HZ))), MEL_BANDS + 2)
+BAND_CENTRES_MEL = CORNERS_MEL[1:-1]
 BAND_CENTRES_HZ = slaney_hz(BAND_CENTRES_MEL)
+# The filters have area 1 over frequency, so a band's power is a density, and times its width the power in it.
+BAND_WIDTHS_HZ = (slaney_hz(CORNERS_MEL[2:]) - slaney_hz(CORNERS_MEL[:-2])) / 2.0
 
 
 def dct(coefficients: int) -> np.ndarray:

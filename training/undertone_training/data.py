@@ -2,7 +2,8 @@
 
 In: `features.npz` (`mfcc` float32 [hops, 64], dB-domain cepstra relative to the causal running maximum; `offsets`
 int64 [clips + 1]; `segments` int64 [m, 3]: clip, first hop, end hop, hops counted from the clip's start) and
-`features.csv` beside it, one row per clip in the same order.
+`features.csv` beside it, one row per clip in the same order; `votes.csv` too, if it is there: how many listeners took
+a clip for each emotion.
 Out: padded batches float32 [batch, hops, 64] whose hop count is a multiple of 16, one step of the model.
 """
 
@@ -51,6 +52,7 @@ class Corpora:
     speaker: np.ndarray  # [clips], str
     sex: np.ndarray  # [clips], str
     fold: np.ndarray  # [clips]
+    votes: np.ndarray | None = None  # [clips, 8], rows sum to 1, or to 0 where nobody was asked; see `votes`
 
     def __len__(self) -> int:
         return len(self.emotion)
@@ -114,7 +116,27 @@ def load(features: Path, corpora: Sequence[str] = CORPORA) -> Corpora:
         sex=column("sex"),
         fold=column("fold").astype(int),
     )
-    return everything.restricted_to(corpora)
+    chosen = everything.restricted_to(corpora)
+    beside = votes_of(features)
+    if beside.exists():
+        chosen.votes = votes(chosen, beside)
+    return chosen
+
+
+def votes_of(features: Path) -> Path:
+    """Where the raters' votes are, if there are any: beside the features."""
+    return features.with_name("votes.csv")
+
+
+def votes(corpora: Corpora, file: Path) -> np.ndarray:
+    """Shares of the raters' voice-only votes, [clips, 8], from a CSV with the columns `clip` and one per emotion."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        of_clip = {row.pop("clip"): row for row in csv.DictReader(lines)}
+    shares = np.zeros((len(corpora), len(LABELS)), np.float32)
+    for row, clip in zip(shares, corpora.clip_names):
+        for label, count in of_clip.get(clip, {}).items():
+            row[LABELS.index(label)] = float(count)
+    return shares / np.maximum(shares.sum(1, keepdims=True), 1.0)
 
 
 def utterances(corpora: Corpora, clips: np.ndarray) -> list[list[Item]]:
@@ -142,17 +164,9 @@ def training_items(corpora: Corpora, clips: np.ndarray) -> list[Item]:
     return sorted(items, key=lambda item: (item.clip, item.start, item.end))
 
 
-def statistics(corpora: Corpora, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation per coefficient over the hops of `clips`."""
-    count, total, squares = 0, np.zeros(COEFFICIENTS), np.zeros(COEFFICIENTS)
-    for clip in clips:
-        hops = corpora.clip(clip).astype(np.float64)
-        count += len(hops)
-        total += hops.sum(0)
-        squares += (hops**2).sum(0)
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
-    return mean.astype(np.float32), deviation.astype(np.float32)
+def hops_of(corpora: Corpora, clips: np.ndarray) -> np.ndarray:
+    """All hops of `clips`, [hops, 64]."""
+    return np.concatenate([corpora.clip(clip) for clip in clips])
 
 
 def steps_in(hops: int) -> int:

@@ -25,11 +25,11 @@ class Shape:
     envelope: int = 20
     # Whether it sees pitch and voicing.
     pitch: bool = True
-    units: int = 160
+    units: int = 240
     layers: int = 2
     stacked_hops: int = 8
     hidden: int = 64
-    dropout: float = 0.35
+    dropout: float = 0.2
 
     @property
     def features(self) -> int:
@@ -70,6 +70,8 @@ class StreamingLstm(nn.Module):
         self.gate = nn.Linear(shape.units, 1)
         self.hidden = nn.Linear(2 * shape.units, shape.hidden)
         self.output = nn.Linear(shape.hidden, labels)
+        # What listeners would say; for training alone, see `learn`.
+        self.listeners = nn.Linear(shape.hidden, labels)
         self.dropout = nn.Dropout(shape.dropout)
         for lstm in self.lstm:
             # A forget gate that starts open lets gradients through the first epochs.
@@ -78,10 +80,12 @@ class StreamingLstm(nn.Module):
                 lstm.bias_ih_l0.zero_()
                 lstm.bias_ih_l0[shape.units : 2 * shape.units] = 1.0
 
-    def normalise_by(self, mean: Tensor, deviation: Tensor) -> None:
-        """Mean and standard deviation of the training clips' coefficients, [64] each."""
-        self.mean.copy_(mean[: self.shape.envelope])
-        self.scale.copy_(1.0 / deviation[: self.shape.envelope])
+    @torch.no_grad()
+    def normalise_by(self, mfcc: Tensor) -> None:
+        """Takes mean and scale from the training clips' hops, [n, 64]."""
+        envelope = mfcc[:, : self.shape.envelope]
+        self.mean.copy_(envelope.mean(0))
+        self.scale.copy_(1.0 / envelope.std(0).clamp(min=1e-3))
 
     def rule_out(self, labels: list[int]) -> None:
         """The outputs `labels` are never chosen: no clip that was trained on has them."""
@@ -118,7 +122,16 @@ class StreamingLstm(nn.Module):
         logits, state = self.advance(mfcc, state)
         return logits[:, -1], state
 
+    def with_listeners(self, mfcc: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward`, and beside it the logits of what listeners would say."""
+        hidden, _ = self.hear(mfcc, mfcc.new_zeros(mfcc.shape[0], self.shape.state_size))
+        return self.output(hidden), self.listeners(hidden)
+
     def advance(self, mfcc: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, state = self.hear(mfcc, state)
+        return self.output(hidden), state
+
+    def hear(self, mfcc: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         batch, hops, _ = mfcc.shape
         steps, shape = hops // STEP_HOPS, self.shape
         *carried, total, largest, gates = state.split(shape.state_sizes, dim=1)
@@ -136,6 +149,5 @@ class StreamingLstm(nn.Module):
         gated = gates[:, None] + gate.reshape(by_step).sum(2).cumsum(1)
         peaks = torch.maximum(largest[:, None], y.reshape(by_step).amax(2).cummax(1).values)
         pooled = torch.cat([totals / (gated + self.EPSILON), peaks], dim=2)
-        hidden = torch.relu(self.hidden(self.dropout(pooled)))
-        logits = self.output(self.dropout(hidden))
-        return logits, torch.cat([*after, totals[:, -1], peaks[:, -1], gated[:, -1]], dim=1)
+        hidden = self.dropout(torch.relu(self.hidden(self.dropout(pooled))))
+        return hidden, torch.cat([*after, totals[:, -1], peaks[:, -1], gated[:, -1]], dim=1)

@@ -60,7 +60,8 @@ class Job:
 def fingerprint(features: Path) -> str:
     """Identifies the features by content."""
     digest = hashlib.sha256()
-    for path in (features, features.with_suffix(".csv")):
+    votes = data.votes_of(features)
+    for path in (features, features.with_suffix(".csv"), *([votes] if votes.exists() else [])):
         with path.open("rb") as content:
             while block := content.read(1 << 20):
                 digest.update(block)
