@@ -19,6 +19,7 @@
 //!
 //! docs/evaluation.md has the definitions and the formats.
 
+mod compose;
 pub mod condition;
 pub mod degrade;
 pub mod figures;
