@@ -33,7 +33,8 @@ def main(typed: list[str] | None = None) -> int:
     facts, measured = (json.loads(path.read_text(encoding="utf-8")) for path in (training, evaluation))
     package.append_figures(given.model / "model.toml", card.protocol(measured), card.figures(facts, measured))
     (given.model / "MODEL_CARD.md").write_text(card.text(facts, measured), encoding="utf-8")
-    print(f"{given.model}: figures into model.toml and MODEL_CARD.md")
+    (given.model / "LICENSE.md").write_text(card.licence(facts), encoding="utf-8")
+    print(f"{given.model}: figures into model.toml and MODEL_CARD.md; LICENSE.md")
     return 0
 
 

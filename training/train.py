@@ -20,6 +20,7 @@ import json
 import platform
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -38,13 +39,14 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--features", type=Path, default=HERE / "data" / "features.npz", help="what `undertone features` wrote")
     add("--out", type=Path, default=HERE.parent / "models" / "undertone-four", help="the model's folder")
-    add("--version", default="0.3.0", help="the model's version, for its manifest")
+    add("--version", default="0.4.0", help="the model's version, for its manifest")
     add("--corpora", default=",".join(CORPORA), help="the corpora to train on")
     add("--runs-folder", type=Path, help="weights and outcome of each run (default: training/runs/<name of --out>)")
     add("--folds", default="0,1,2,3,4", help="folds of unseen speakers to test on")
-    add("--seeds", default="1,2,3", help="each fold and the random split is run with each of them")
+    add("--seeds", default="1,2,3", help="each fold is run with each; random split, shipped weights, teachers with the first")
     add("--develop", metavar="FOLDS", help="only try the recipe: validate it on the speakers of these folds")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another value in the recipe, such as shape.units=64")
+    add("--teachers", type=int, default=len(learn.TEACHERS), help="networks that each run learns from, 0 for none")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another value in all recipes, such as epochs=2")
     add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time, a process each")
     add("--threads", type=int, default=1, help="threads of each run")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -70,24 +72,32 @@ def changed(recipe, assignments: list[str]):
 
 def jobs(given: argparse.Namespace) -> list[protocol.Job]:
     corpora = tuple(corpus for corpus in CORPORA if corpus in given.corpora.split(","))
-    recipe = changed(learn.Recipe(corpora=corpora), given.set)
+    usual = learn.Recipe(corpora=corpora)
     seeds = [int(seed) for seed in given.seeds.split(",")]
     if given.develop is not None:
-        wanted = [(f"develop:{fold}", seed) for seed in seeds for fold in given.develop.split(",")]
+        of_first, of_each = [], [f"develop:{fold}" for fold in given.develop.split(",")]
     else:
-        tested = [f"fold:{fold}" for fold in given.folds.split(",") if fold] + ["random"]
-        wanted = [(split, seed) for seed in seeds for split in tested] + [("all", seeds[0])]
+        of_first, of_each = ["random", "all"], [f"fold:{fold}" for fold in given.folds.split(",") if fold]
     print_of = protocol.fingerprint(given.features)
     folder = given.runs_folder or HERE / "runs" / given.out.resolve().name
-    return [
-        protocol.Job(split, recipe, seed, given.threads, given.device, given.features, print_of, folder)
-        for split, seed in wanted
-    ]
+
+    def job(split: str, differences: Sequence[str], seed: int, **more) -> protocol.Job:
+        recipe = changed(usual, [*differences, *given.set])
+        return protocol.Job(split, recipe, seed, given.threads, given.device, given.features, print_of, folder, **more)
+
+    todo = []
+    for split in [*of_each, *of_first]:
+        differences = enumerate(learn.TEACHERS[: given.teachers], 1)
+        teachers = tuple(job(split, different, seeds[0], teaches=number) for number, different in differences)
+        todo += [*teachers, *(job(split, (), seed, teachers=teachers) for seed in (seeds if split in of_each else seeds[:1]))]
+    # The first seed's first: it is the one that ships.
+    return sorted(todo, key=lambda job: seeds.index(job.seed))
 
 
 def collect(done: list[protocol.Job], out: Path, version: str) -> dict:
     """Packages all runs: the one on everything into `out`, the others as the protocol. Returns the facts about it."""
     name = out.resolve().name
+    everything, done = done, [job for job in done if not job.teaches]
     corpora = data.load(done[0].features, done[0].recipe.corpora)
     temperatures = protocol.temperatures(done)
     runs, disparities = [], []
@@ -117,6 +127,7 @@ def collect(done: list[protocol.Job], out: Path, version: str) -> dict:
         "name": name,
         "version": version,
         "recipe": shipped.recipe.as_dict(),
+        "teachers": [teacher.recipe.as_dict() for teacher in shipped.teachers],
         "seeds": sorted({job.seed for job in done}),
         "features_sha256": shipped.fingerprint,
         # What training alone needs does not ship.
@@ -125,7 +136,7 @@ def collect(done: list[protocol.Job], out: Path, version: str) -> dict:
         "onnx_bytes": path.stat().st_size,
         "largest_disparity": max(disparities),
         "temperature": temperatures[shipped],
-        "minutes": {job.name: json.loads((job.place / "run.json").read_text())["minutes"] for job in done},
+        "minutes": {job.name: json.loads((job.place / "run.json").read_text())["minutes"] for job in everything},
         "cost_ms_per_audio_second": {str(batch): round(export.cost_ms(path, batch), 4) for batch in BATCHES},
         "software": {
             "python": platform.python_version(),
@@ -151,7 +162,7 @@ def main(typed: list[str] | None = None) -> int:
         print("\ninterrupted; the same command goes on with the runs that are not finished", file=sys.stderr)
         return 130
     if given.develop is not None:
-        print(protocol.developed(todo))
+        print(protocol.developed([job for job in todo if not job.teaches]))
         return 0
     facts = collect(todo, given.out, given.version)
     where = todo[0].folder / "training.json"

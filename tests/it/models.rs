@@ -248,6 +248,26 @@ fn a_graph_with_a_batch_of_one_or_without_finite_output_is_refused_by_the_warm_u
     assert!(error.to_string().contains("not finite"), "{error}");
 }
 
+/// What `models/` ships besides the embedded one is otherwise opened by users alone.
+#[test]
+fn every_shipped_model_can_be_opened_and_says_what_it_is_and_may_be_used_for() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let mut names: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(shipped).unwrap() {
+        let folder = entry.unwrap().path();
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let model = Model::open(&folder, &settings().load()).unwrap();
+        assert_eq!(model.manifest.name, name);
+        assert!(!model.manifest.figures.is_empty(), "{name}: no figures");
+        assert!(std::fs::metadata(folder.join("model.onnx")).unwrap().len() <= 4_000_000);
+        let card = std::fs::read_to_string(folder.join("MODEL_CARD.md")).unwrap();
+        assert!(card.contains(&model.manifest.version), "{name}: the card is of another version");
+        assert!(folder.join("LICENSE.md").exists(), "{name}: no licence");
+        names.push(name);
+    }
+    assert!(names.iter().any(|name| name == "undertone-four"), "{names:?}");
+}
+
 /// Softmax of each row of `logits`.
 fn probabilities(logits: &[f32], labels: usize) -> Vec<f32> {
     logits

@@ -29,6 +29,7 @@ def invented() -> dict:
     area = {"negatives": 70, "auc": summary(0.83), "roc": []}
     row = {
         "corpus": "crema-d",
+        "training": "foreign",
         "clips": 100,
         "speakers": 20,
         "labels": ["neutral", "happy"],
@@ -57,6 +58,7 @@ FACTS = {
     "name": "invented-open",
     "version": "1.2.3",
     "recipe": Recipe(corpora=("crema-d",)).as_dict(),
+    "teachers": [],
     "seeds": [1],
     "parameters": 12345,
     "state_size": 77,
@@ -79,9 +81,11 @@ def folder(tmp_path):
 def test_card_and_manifest_have_the_figures_that_were_measured(folder):
     assert command.main(["--model", str(folder), "--training", str(folder / "training.json")]) == 0
     text = (folder / "MODEL_CARD.md").read_text()
-    for told in ("invented-open 1.2.3", "61.0 ± 10.0", "58.0 to 64.0", "52.0*", "0.830", "12,345", "72.0"):
+    for told in ("invented-open 1.2.3", "61.0 ± 10.0", "58.0 to 64.0", "52.0*", "0.830", "CREMA-D, new to it", "ECE 0.030", "--corpora crema-d --teachers 0", "12,345", "72.0"):
         assert told in text, told
     assert "ODbL" in text and "do not use them commercially" not in text
+    licence = (folder / "LICENSE.md").read_text()
+    assert "also commercially" in licence and "TAFFC" in licence and "RAVDESS" not in licence
     manifest = tomllib.loads((folder / "model.toml").read_text())
     assert manifest["figures"]["ua_crema_d"] == 0.61 and manifest["figures"]["ua_telephone_crema_d"] == 0.52
     assert "ua_old" not in manifest["figures"] and "ua_quiet_crema_d" not in manifest["figures"]
@@ -93,8 +97,11 @@ def test_the_folds_that_a_recipe_was_chosen_on_are_not_blind():
 
 
 def test_weights_from_corpora_that_forbid_it_are_not_for_commerce():
-    facts = FACTS | {"recipe": Recipe().as_dict()}
+    facts = FACTS | {"recipe": Recipe().as_dict(), "teachers": [Recipe(mixup=0.5).as_dict(), Recipe().as_dict()]}
     assert "do not use them commercially" in card.text(facts, invented())
+    assert "`make model`" in card.text(facts, invented()) and "differences: mixup 0.5; none." in card.text(facts, invented())
+    licence = card.licence(facts)
+    assert "non-commercial purposes alone" in licence and "| TESS | CC BY-NC-ND 4.0 | **no** |" in licence
 
 
 def test_figures_are_replaced_not_added_to(folder):

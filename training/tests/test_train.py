@@ -1,6 +1,7 @@
 """The whole command, on invented corpora: runs, packages, protocol; again without training anew; and the card."""
 
 import copy
+import dataclasses
 import hashlib
 import json
 import tomllib
@@ -13,6 +14,8 @@ import original
 import train
 from undertone_training import data, export, learn, protocol, splits
 from undertone_training.labels import CORPORA
+
+from test_card import invented
 
 QUICK = ["--set", "epochs=1", "--set", "clips_per_epoch=64", "--set", "shape.units=16", "--device", "cpu"]
 # In this process: starting PyTorch anew for each run would take most of the test's time.
@@ -93,6 +96,17 @@ def test_the_original_design_is_packaged_for_the_same_judge(features, tmp_path, 
     assert np.isfinite(running.run(None, {"mfcc": np.zeros((2, 188, 40), np.float32)})[0]).all()
     told = json.loads((runs / "protocol.json").read_text())
     assert [run["kind"] for run in told["runs"]] == ["fold", "random"]
+    (runs / "evaluation.json").write_text(json.dumps(invented()))
+    assert card.main(["--model", str(out), "--training", str(runs / "training.json")]) == 0
+    text = (out / "MODEL_CARD.md").read_text()
+    assert "2 LSTM layers of 64 units" in text and "61.0 ± 10.0" in text
+
+
+def test_variants_of_the_original_are_compared_on_known_and_on_unseen_speakers(features):
+    small = original.Recipe(units=4, coefficients=13, dense=4, layers=1, epochs=1)
+    table = original.study(data.load(features), {"a": small, "b": dataclasses.replace(small, layers=2)}, 1).splitlines()
+    assert len(table) == 4 and table[2].startswith("| a | ") and "crema-d: UA" in table[0]
+    assert len({line.count("|") for line in table}) == 1
 
 
 def test_a_fold_is_calibrated_on_the_others_alone(features, tmp_path):
@@ -102,16 +116,41 @@ def test_a_fold_is_calibrated_on_the_others_alone(features, tmp_path):
     protocol.run_all(jobs, workers=1)
     found = {job.split: value for job, value in protocol.temperatures(jobs).items()}
     corpora = data.load(features)
-    telling = splits.has_many_speakers(corpora)
     heard = {fold: protocol.kept(tmp_path / f"fold-{fold}-seed-1" / "heard.npz") for fold in range(3)}
-    others = [one for fold in (1, 2) for one in heard[fold] if telling[one.clip]]
+    others = [one for fold in (1, 2) for one in heard[fold]]
     assert {corpora.fold[one.clip] for one in others} == {1, 2}
     assert found["fold:0"] == protocol.fitted(corpora, others)
-    everybody = [one for fold in range(3) for one in heard[fold] if telling[one.clip]]
+    everybody = [one for fold in range(3) for one in heard[fold]]
     assert found["all"] == protocol.fitted(corpora, everybody)
     # What is kept is what was heard.
     assert len(heard[0]) == (corpora.fold == 0).sum()
     np.testing.assert_allclose(heard[0][0].course[-1].shape, (8,))
+
+
+def test_what_is_left_out_is_left_out_of_the_teachers_too(features, tmp_path):
+    typed = ["--features", str(features), "--out", str(tmp_path / "none"), "--seeds", "4,5"]
+    jobs = train.jobs(train.arguments(typed))
+    students = [job for job in jobs if not job.teaches]
+    assert [(job.split, job.seed) for job in students] == [
+        *((f"fold:{fold}", 4) for fold in range(5)),
+        ("random", 4),
+        ("all", 4),
+        *((f"fold:{fold}", 5) for fold in range(5)),
+    ]
+    for student in students:
+        assert [(teacher.split, teacher.seed, teacher.teaches) for teacher in student.teachers] == [
+            (student.split, 4, number) for number in range(1, 1 + len(learn.TEACHERS))
+        ]
+        # Before it in the order of work, and in folders of their own.
+        assert all(jobs.index(teacher) < jobs.index(student) for teacher in student.teachers)
+    assert len({job.place for job in jobs}) == len(jobs)
+
+
+def test_another_teacher_makes_another_student(features, tmp_path):
+    typed = ["--features", str(features), "--out", str(tmp_path / "none"), "--seeds", "1"]
+    both, one = (train.jobs(train.arguments([*typed, "--teachers", count])) for count in "21")
+    of = lambda jobs: next(job for job in jobs if job.split == "fold:0" and not job.teaches)
+    assert of(both).recipe == of(one).recipe and of(both).key != of(one).key
 
 
 def test_developing_a_recipe_packages_nothing(features, tmp_path, capsys):
@@ -131,7 +170,7 @@ def test_finished_runs_are_not_repeated(made, capsys):
     out, _, typed, _ = made
     before = (out / "model.onnx").read_bytes()
     assert train.main(typed) == 0
-    assert capsys.readouterr().out.count("already done") == 7
+    assert capsys.readouterr().out.count("already done") == 14
     assert (out / "model.onnx").read_bytes() == before
 
 

@@ -35,7 +35,7 @@ class Strength:
     pace: float = 0.12  # resampling of the time axis, +- this share
     warp: float = 0.12  # of the frequency axis, +- this share
     level_db: float = 2.0  # standard deviation of a constant level against the reference
-    channel_db: float = 1.0  # standard deviation of each of eight smooth ripples over the bands
+    channel_db: float = 1.5  # standard deviation of each of eight smooth ripples over the bands
     mask_hops: int = 8  # longest time mask; two of them
     hot_start: float = 0.1  # probability that the reference already stands where louder speech put it
     noise: float = 0.3  # probability of added noise

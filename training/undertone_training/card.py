@@ -10,11 +10,23 @@ from pathlib import Path
 from string import Template
 
 from . import labels
+from .learn import TEACHERS, Recipe
 from .package import TRAINING_DATA, description, listed
 from .splits import DEVELOPED
 
 FIGURES = ("ua", "wa", "macro_f1", "nll", "ece")
 EMOTIONS = labels.LABELS
+# Whom to cite for each corpus.
+SOURCES = {
+    "ravdess": "Livingstone and Russo 2018, <https://doi.org/10.1371/journal.pone.0196391>",
+    "tess": "Pichora-Fuller and Dupuis 2020, <https://doi.org/10.5683/SP2/E8H2MF>",
+    "savee": "Haq and Jackson 2010, in *Machine Audition: Principles, Algorithms and Systems*, IGI Global",
+    "crema-d": "Cao et al. 2014, <https://doi.org/10.1109/TAFFC.2014.2336244>",
+}
+RARE_LABELS_OF_ONE = (
+    "The corpus has 1.2 clips of any other emotion to one neutral clip. Labels are drawn half-way balanced (in proportion to "
+    "the root of their number)."
+)
 
 
 def title(corpus: str) -> str:
@@ -75,7 +87,7 @@ def figures(facts: dict, measured: dict) -> dict[str, float]:
     if measured.get("random"):
         found["random_split_accuracy"] = measured["random"]["all"]["accuracy"]["mean"]
         found["random_split_loss"] = measured["random"]["all"]["nll"]["mean"]
-    for batch, cost in facts["cost_ms_per_audio_second"].items():
+    for batch, cost in facts.get("cost_ms_per_audio_second", {}).items():
         found[f"cpu_ms_per_audio_second_batch_{batch}"] = cost
     return found
 
@@ -84,12 +96,15 @@ def unseen_table(measured: dict) -> str:
     rows = []
     for row in measured["corpora"]:
         own = row["own_labels"]
+        foreign = ", new to it" if row.get("training") == "foreign" else ""
+        between_seeds = own["ua"].get("spread_over_seeds")
         rows.append(
             [
-                title(row["corpus"]),
+                title(row["corpus"]) + foreign,
                 f"{row['clips']} / {row['speakers']}",
                 str(len(row["labels"])),
                 *(spread(own[figure]) for figure in ("ua", "wa", "macro_f1")),
+                percent(between_seeds),
                 spread(own["nll"], 1.0, 2),
                 spread(own["ece"], 1.0, 3),
                 interval(own),
@@ -98,8 +113,18 @@ def unseen_table(measured: dict) -> str:
                 spread(row["open"]["ua"]),
             ]
         )
-    heads = ["corpus", "clips / speakers", "classes", "UA", "WA", "macro-F1", "NLL", "ECE", "UA, 95 % interval"]
+    heads = ["corpus", "clips / speakers", "classes", "UA", "WA", "macro-F1", "UA between seeds, ±"]
+    heads += ["NLL", "ECE", "UA, 95 % interval"]
     return markdown([*heads, "worst fold's UA", "UA, blind folds", "UA among all labels"], rows)
+
+
+def pooled(measured: dict) -> str:
+    """Figures over the clips of all corpora, in a sentence; never in place of those per corpus."""
+    told = measured.get("pooled")
+    if not told:
+        return ""
+    ua, ece = (told["open"][figure]["mean"] for figure in ("ua", "ece"))
+    return f"Over the clips of all corpora together, among all labels: UA {percent(ua)}, ECE {ece:.3f}."
 
 
 def recall_table(measured: dict) -> str:
@@ -172,12 +197,81 @@ def licences(corpora: list[str]) -> str:
     return markdown(["corpus", "licence", "commercial use"], rows)
 
 
+def licence(facts: dict) -> str:
+    """The text of `LICENSE.md`: what may be done with the weights, and whom to cite."""
+    corpora = list(facts["recipe"]["corpora"])
+    template = Template(beside("licence_open.md" if corpora == ["crema-d"] else "licence_research.md"))
+    cited = "\n".join(f"- {TRAINING_DATA[corpus][0]}: {SOURCES[corpus]}" for corpus in corpora)
+    return template.substitute(name=facts["name"], licences=licences(corpora), sources=f"Cite:\n\n{cited}")
+
+
+def again(name: str, recipe: dict, teachers: int) -> str:
+    """The command that makes the model anew."""
+    usual = flat(Recipe().as_dict())
+    flags = [f"--set {key}={value}" for key, value in flat(recipe).items() if key != "corpora" and value != usual[key]]
+    if teachers != len(TEACHERS):
+        flags.insert(0, f"--teachers {teachers}")
+    if list(recipe["corpora"]) != list(labels.CORPORA):
+        flags.insert(0, f"--corpora {','.join(recipe['corpora'])}")
+    if not flags:
+        return "make model"
+    return f'make model MODEL={name} MODEL_FLAGS="{" ".join(flags)}"'
+
+
+def flat(recipe: dict, before: str = "") -> dict:
+    """`recipe` with the names of its parts' values as `--set` takes them."""
+    found = {}
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{before}{key}.")
+        else:
+            found[before + key] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def taught(recipe: dict, teachers: list[dict]) -> str:
+    """Whom the model learnt from, in a sentence."""
+    if not teachers:
+        return "It learnt from labels alone."
+    own, told = flat(recipe), []
+    for teacher in map(flat, teachers):
+        told.append(", ".join(f"{key} {teacher[key]}" for key in teacher if teacher[key] != own[key]) or "none")
+    return (
+        f"{recipe['taught']:.0%} of its loss is to say what {len(teachers)} larger or otherwise restrained networks, trained on the "
+        f"same clips, say together of the same sound; their differences: {'; '.join(told)}."
+    )
+
+
+def beside(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def baseline_text(facts: dict, measured: dict) -> str:
+    """`original.md` with its figures filled in."""
+    recipe = dict(facts["recipe"])
+    return Template(beside("original.md")).substitute(
+        recipe,
+        name=facts["name"],
+        version=facts["version"],
+        parameters=f"{facts['parameters']:,}",
+        megabytes=f"{facts['onnx_bytes'] / 1e6:.2f}",
+        licences=licences(recipe["corpora"]),
+        protocol=protocol(measured),
+        unseen=unseen_table(measured),
+        pooled=pooled(measured),
+        random=random_table(measured),
+        conditions=conditions_table(measured),
+    )
+
+
 def text(facts: dict, measured: dict) -> str:
-    """`card.md` with its figures filled in."""
+    """`card.md` with its figures filled in; the baseline has a card of its own."""
+    if facts["name"] == "original":
+        return baseline_text(facts, measured)
     recipe = facts["recipe"]
     corpora = list(recipe["corpora"])
     free = all(TRAINING_DATA[corpus][2] for corpus in corpora)
-    template = Template((Path(__file__).parent / "card.md").read_text(encoding="utf-8"))
+    template = Template(beside("card.md"))
     return template.substitute(
         name=facts["name"],
         version=facts["version"],
@@ -199,6 +293,9 @@ def text(facts: dict, measured: dict) -> str:
         state_size=facts["state_size"],
         protocol=protocol(measured),
         unseen=unseen_table(measured),
+        pooled=pooled(measured),
+        rare_labels=beside("rare_labels.md").strip() if len(corpora) > 1 else RARE_LABELS_OF_ONE,
+        again=again(facts["name"], recipe, len(facts["teachers"])),
         developed=listed([str(fold) for fold in DEVELOPED]),
         recall=recall_table(measured),
         course=course_table(measured),
@@ -218,6 +315,8 @@ def text(facts: dict, measured: dict) -> str:
         learning_rate=recipe["learning_rate"],
         average=recipe["average"],
         label_smoothing=recipe["label_smoothing"],
+        dropout=recipe["shape"]["dropout"],
+        taught=taught(recipe, facts["teachers"]),
         votes=recipe["votes"],
         seeds=listed([str(seed) for seed in facts["seeds"]]),
         minutes=f"{sum(facts['minutes'].values()):.0f}",

@@ -25,7 +25,7 @@ class Shape:
     envelope: int = 20
     # Whether it sees pitch and voicing.
     pitch: bool = True
-    units: int = 240
+    units: int = 160
     layers: int = 2
     stacked_hops: int = 8
     hidden: int = 64

@@ -1,9 +1,10 @@
 """All runs behind one shipped model.
 
-For every seed, five runs test on unseen speakers (`fold:0` to `fold:4`) and one on the original project's random split;
-one more, with the first seed, trains on everything: its weights ship. A finished run leaves `run.json` in its folder
-and is not repeated unless the recipe, the seed or the features have changed, so an interrupted protocol goes on where
-it stopped. `undertone evaluate` judges the runs; see `packages`.
+For every seed, five runs test on unseen speakers (`fold:0` to `fold:4`); with the first seed one more tests on the original
+project's random split, and one trains on everything: its weights ship. Each run learns from teachers that were trained on
+the same split, so what is left out is left out of them too. A finished run leaves `run.json` in its folder and is not
+repeated unless the recipe, the seed, the features or a teacher have changed, so an interrupted protocol goes on where it
+stopped. `undertone evaluate` judges the runs.
 
 Temperatures are crossed over: what the fold models of a seed said of the speakers that they had not heard calibrates
 the other folds' models, so no speaker has a part in the calibration that is reported on them, and none is lost to
@@ -41,20 +42,25 @@ class Job:
     features: Path
     fingerprint: str
     folder: Path
+    # The runs whose networks this one learns from, done before it.
+    teachers: tuple[Job, ...] = ()
+    # Which of its student's teachers a run is, from 1; 0 for none.
+    teaches: int = 0
 
     @property
     def key(self) -> str:
         """Changes with anything that changes the outcome."""
-        told = [self.split, self.recipe.as_dict(), self.seed, self.fingerprint]
+        told = [self.split, self.recipe.as_dict(), self.seed, self.fingerprint, *(job.key for job in self.teachers)]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
     def name(self) -> str:
-        return f"{self.split} seed {self.seed}"
+        return f"{self.split} seed {self.seed}" + (f" teacher {self.teaches}" if self.teaches else "")
 
     @property
     def place(self) -> Path:
-        return self.folder / f"{self.split.replace(':', '-')}-seed-{self.seed}"
+        own = self.folder / f"{self.split.replace(':', '-')}-seed-{self.seed}"
+        return own / f"teacher-{self.teaches}" if self.teaches else own
 
 
 def fingerprint(features: Path) -> str:
@@ -81,10 +87,11 @@ def perform(job: Job) -> None:
     corpora = data.load(job.features, job.recipe.corpora)
     parts = splits.split(corpora, job.split, job.seed)
     began = time.monotonic()
-    tell = lambda line: print(f"{job.name:15} {line}", flush=True)
+    tell = lambda line: print(f"{job.name:22} {line}", flush=True)
     tell(f"{len(parts.train)} clips to train on, {len(parts.validation)} to validate, {len(parts.test)} to test")
     device = torch.device(job.device)
-    model, history = learn.train(corpora, parts, job.recipe, job.seed, device, tell)
+    teachers = [network(teacher).to(device) for teacher in job.teachers]
+    model, history = learn.train(corpora, parts, job.recipe, job.seed, device, tell, teachers)
     temperature = None
     if len(parts.validation):
         heard = learn.hear(model, corpora, parts.validation)
@@ -141,7 +148,7 @@ def run_all(jobs: list[Job], workers: int) -> None:
     waiting = [job for job in jobs if not finished(job)]
     for job in jobs:
         if job not in waiting:
-            print(f"{job.name:15} already done", flush=True)
+            print(f"{job.name:22} already done", flush=True)
     if workers == 1:
         for job in waiting:
             perform(job)
@@ -150,8 +157,12 @@ def run_all(jobs: list[Job], workers: int) -> None:
     running: list[tuple[Job, multiprocessing.process.BaseProcess]] = []
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop(0)
+            while len(running) < workers:
+                ready = [job for job in waiting if all(map(finished, job.teachers))]
+                if not ready:
+                    break
+                job = ready[0]
+                waiting.remove(job)
                 worker = spawn.Process(target=in_worker, args=(job,))
                 worker.start()
                 running.append((job, worker))
@@ -167,23 +178,28 @@ def run_all(jobs: list[Job], workers: int) -> None:
             worker.join()
 
 
-def weights(job: Job) -> StreamingLstm:
-    """The finished run's network, with the outputs of its labels alone."""
+def network(job: Job) -> StreamingLstm:
+    """The finished run's network."""
     model = StreamingLstm(job.recipe.shape)
     model.load_state_dict(torch.load(job.place / "weights.pt", weights_only=True))
+    return model.eval()
+
+
+def weights(job: Job) -> StreamingLstm:
+    """The finished run's network, with the outputs of its labels alone."""
+    model = network(job)
     model.cut_to([LABELS.index(label) for label in labels.of(job.recipe.corpora)])
     return model.eval()
 
 
 def temperatures(jobs: list[Job]) -> dict[Job, float]:
     """One per finished job. A run with validation clips has its own; a fold's is fitted on what the other folds'
-    models of its seed said of unseen speakers; the shipped weights', which heard every speaker, on all folds."""
+    models of its seed said of unseen speakers; the shipped weights', which heard every speaker, on all folds.
+
+    Corpora of two or three speakers count as the others do: they are the rooms that the model knows least, where it
+    is surest without cause."""
     corpora = data.load(jobs[0].features, jobs[0].recipe.corpora)
-    telling = splits.has_many_speakers(corpora)
-    heard: dict[Job, list[learn.Heard]] = {}
-    for job in jobs:
-        if job.split.startswith("fold:"):
-            heard[job] = [one for one in kept(job.place / "heard.npz") if telling[one.clip]]
+    heard = {job: kept(job.place / "heard.npz") for job in jobs if job.split.startswith("fold:")}
     found = {}
     for job in jobs:
         own = json.loads((job.place / "run.json").read_text())["temperature"]

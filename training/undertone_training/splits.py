@@ -17,7 +17,6 @@ from .data import Corpora
 
 FOLDS = 5
 DEVELOPED = (0, 1)
-FEWEST_SPEAKERS = 4
 
 
 @dataclass
@@ -43,12 +42,6 @@ def split(corpora: Corpora, name: str, seed: int) -> Split:
     if kind == "fold":
         return Split(everything[~test], nothing, everything[test])
     return Split(everything[~test], everything[test], nothing)
-
-
-def has_many_speakers(corpora: Corpora) -> np.ndarray:
-    """Which clips are of a corpus with enough speakers to say something about new ones, bool [clips]."""
-    counts = {corpus: len(np.unique(corpora.speaker[corpora.corpus == corpus])) for corpus in np.unique(corpora.corpus)}
-    return np.array([counts[corpus] >= FEWEST_SPEAKERS for corpus in corpora.corpus])
 
 
 def random_split(corpora: Corpora, rng: np.random.Generator) -> Split:
