@@ -183,3 +183,10 @@ def test_a_failed_run_ends_the_protocol_with_its_name(tmp_path):
     job = protocol.Job("fold:0", learn.Recipe(), 1, 1, "cpu", tmp_path / "none.npz", "", tmp_path)
     with pytest.raises(RuntimeError, match="fold:0"):
         protocol.run_all([job], workers=2)
+
+
+def test_a_student_without_its_teachers_is_refused_rather_than_waited_for(features, tmp_path):
+    teacher = protocol.Job("fold:0", learn.Recipe(), 1, 1, "cpu", features, "", tmp_path, teaches=1)
+    student = protocol.Job("fold:0", learn.Recipe(), 1, 1, "cpu", features, "", tmp_path, teachers=(teacher,))
+    with pytest.raises(RuntimeError, match="teachers that are neither done nor to be done"):
+        protocol.run_all([student], workers=2)

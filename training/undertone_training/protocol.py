@@ -158,14 +158,15 @@ def run_all(jobs: list[Job], workers: int) -> None:
     try:
         while waiting or running:
             while len(running) < workers:
-                ready = [job for job in waiting if all(map(finished, job.teachers))]
-                if not ready:
+                job = next((job for job in waiting if all(map(finished, job.teachers))), None)
+                if job is None:
                     break
-                job = ready[0]
                 waiting.remove(job)
                 worker = spawn.Process(target=in_worker, args=(job,))
                 worker.start()
                 running.append((job, worker))
+            if not running:
+                raise RuntimeError(f"the run on {waiting[0].name} has teachers that are neither done nor to be done")
             for job, worker in list(running):
                 worker.join(timeout=0.2)
                 if worker.exitcode is not None:
