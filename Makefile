@@ -85,7 +85,7 @@ $(CARGO_FUZZ):
 	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(FUZZ_HOME)
 
 # Which model to make: undertone-four (all corpora, embedded) or another folder of models/ with MODEL_FLAGS for
-# training/train.py, such as MODEL=undertone-open MODEL_FLAGS="--corpora crema-d --teachers 0 --set epochs=16".
+# training/train.py, such as MODEL=undertone-open MODEL_FLAGS="--corpora crema-d --members 1 --set epochs=16".
 MODEL ?= undertone-four
 MODEL_FLAGS ?=
 

@@ -309,7 +309,8 @@ def main(typed: list[str] | None = None) -> int:
     facts = {
         "name": "original",
         "version": VERSION,
-        "recipe": dataclasses.asdict(recipe) | {"corpora": list(CORPORA)},
+        "corpora": list(CORPORA),
+        "recipe": dataclasses.asdict(recipe),
         "seeds": [given.seed],
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "onnx_bytes": (given.out / "model.onnx").stat().st_size,

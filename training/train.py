@@ -20,7 +20,6 @@ import json
 import platform
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -43,9 +42,9 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
     add("--corpora", default=",".join(CORPORA), help="the corpora to train on")
     add("--runs-folder", type=Path, help="weights and outcome of each run (default: training/runs/<name of --out>)")
     add("--folds", default="0,1,2,3,4", help="folds of unseen speakers to test on")
-    add("--seeds", default="1,2,3", help="each fold is run with each; random split, shipped weights, teachers with the first")
+    add("--seeds", default="1,2,3", help="each fold is run with each; random split and shipped weights with the first")
     add("--develop", metavar="FOLDS", help="only try the recipe: validate it on the speakers of these folds")
-    add("--teachers", type=int, default=len(learn.TEACHERS), help="networks that each run learns from, 0 for none")
+    add("--members", type=int, default=len(learn.MEMBERS), help="how many networks speak as one: the first so many")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="another value in all recipes, such as epochs=2")
     add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time, a process each")
     add("--threads", type=int, default=1, help="threads of each run")
@@ -70,10 +69,15 @@ def changed(recipe, assignments: list[str]):
     return recipe
 
 
-def jobs(given: argparse.Namespace) -> list[protocol.Job]:
+def runs(given: argparse.Namespace) -> list[protocol.Run]:
+    """What is to be made; the first seed's first: it is the one that ships.
+
+    Raises SystemExit for more members than there are recipes for."""
     corpora = tuple(corpus for corpus in CORPORA if corpus in given.corpora.split(","))
     usual = learn.Recipe(corpora=corpora)
     seeds = [int(seed) for seed in given.seeds.split(",")]
+    if not 1 <= given.members <= len(learn.MEMBERS):
+        raise SystemExit(f"--members {given.members}: from 1 to {len(learn.MEMBERS)}")
     if given.develop is not None:
         of_first, of_each = [], [f"develop:{fold}" for fold in given.develop.split(",")]
     else:
@@ -81,62 +85,57 @@ def jobs(given: argparse.Namespace) -> list[protocol.Job]:
     print_of = protocol.fingerprint(given.features)
     folder = given.runs_folder or HERE / "runs" / given.out.resolve().name
 
-    def job(split: str, differences: Sequence[str], seed: int, **more) -> protocol.Job:
-        recipe = changed(usual, [*differences, *given.set])
-        return protocol.Job(split, recipe, seed, given.threads, given.device, given.features, print_of, folder, **more)
+    def run(split: str, seed: int) -> protocol.Run:
+        recipes = [changed(usual, [*differences, *given.set]) for differences in learn.MEMBERS[: given.members]]
+        place = (given.threads, given.device, given.features, print_of, folder)
+        return protocol.Run(tuple(protocol.Job(split, recipe, seed, *place, number) for number, recipe in enumerate(recipes, 1)))
 
-    todo = []
-    for split in [*of_each, *of_first]:
-        differences = enumerate(learn.TEACHERS[: given.teachers], 1)
-        teachers = tuple(job(split, different, seeds[0], teaches=number) for number, different in differences)
-        todo += [*teachers, *(job(split, (), seed, teachers=teachers) for seed in (seeds if split in of_each else seeds[:1]))]
-    # The first seed's first: it is the one that ships.
-    return sorted(todo, key=lambda job: seeds.index(job.seed))
+    return [run(split, seed) for seed in seeds for split in [*of_each, *(of_first if seed == seeds[0] else [])]]
 
 
-def collect(done: list[protocol.Job], out: Path, version: str) -> dict:
+def collect(done: list[protocol.Run], out: Path, version: str) -> dict:
     """Packages all runs: the one on everything into `out`, the others as the protocol. Returns the facts about it."""
     name = out.resolve().name
-    everything, done = done, [job for job in done if not job.teaches]
-    corpora = data.load(done[0].features, done[0].recipe.corpora)
-    temperatures = protocol.temperatures(done)
-    runs, disparities = [], []
-    for job in done:
-        model = protocol.weights(job)
-        folder = out if job.split == "all" else job.place
-        disparities.append(package.write(folder, name, version, model, job.recipe.corpora, temperatures[job]))
-        kind, _, fold = job.split.partition(":")
+    first = done[0].members[0]
+    corpora = data.load(first.features, done[0].corpora)
+    temperatures = protocol.temperatures(done, corpora)
+    judged, disparities = [], []
+    for run in done:
+        folder = out if run.split == "all" else run.place
+        disparities.append(package.write(folder, name, version, run.packaged(), run.corpora, temperatures[run]))
+        kind, _, fold = run.split.partition(":")
         if kind == "fold":
-            runs.append({"model": job.place.name, "kind": kind, "fold": int(fold), "seed": job.seed})
+            judged.append({"model": run.place.name, "kind": kind, "fold": int(fold), "seed": run.seed})
         elif kind == "random":
-            names = corpora.clip_names[splits.split(corpora, job.split, job.seed).test]
-            (job.place / "clips.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-            clips = f"{job.place.name}/clips.txt"
-            runs.append({"model": job.place.name, "kind": kind, "seed": job.seed, "clips": clips})
+            names = corpora.clip_names[splits.split(corpora, run.split, run.seed).test]
+            (run.place / "clips.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+            clips = f"{run.place.name}/clips.txt"
+            judged.append({"model": run.place.name, "kind": kind, "seed": run.seed, "clips": clips})
     text = {
         "schema": 1,
         "name": name,
         "description": "Models trained by the recipe of the shipped one, each without the clips that it is judged on.",
         "speakers": {speaker: int(fold) for speaker, fold in zip(corpora.speaker, corpora.fold)},
-        "runs": runs,
+        "runs": judged,
     }
-    (done[0].folder / "protocol.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-    shipped = next(job for job in done if job.split == "all")
-    model, path = protocol.weights(shipped), out / "model.onnx"
+    (first.folder / "protocol.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    shipped = next(run for run in done if run.split == "all")
+    model, path = shipped.packaged(), out / "model.onnx"
+    of_each = [job for run in done for job in run.members]
     return {
         "name": name,
         "version": version,
-        "recipe": shipped.recipe.as_dict(),
-        "teachers": [teacher.recipe.as_dict() for teacher in shipped.teachers],
-        "seeds": sorted({job.seed for job in done}),
-        "features_sha256": shipped.fingerprint,
+        "corpora": list(shipped.corpora),
+        "members": [job.recipe.as_dict() for job in shipped.members],
+        "seeds": sorted({run.seed for run in done}),
+        "features_sha256": first.fingerprint,
         # What training alone needs does not ship.
-        "parameters": sum(w.numel() for name, w in model.named_parameters() if not name.startswith("listeners.")),
-        "state_size": model.shape.state_size,
+        "parameters": sum(w.numel() for name, w in model.named_parameters() if ".listeners." not in name),
+        "state_size": model.state_size,
         "onnx_bytes": path.stat().st_size,
         "largest_disparity": max(disparities),
         "temperature": temperatures[shipped],
-        "minutes": {job.name: json.loads((job.place / "run.json").read_text())["minutes"] for job in everything},
+        "minutes": {job.name: json.loads((job.place / "run.json").read_text())["minutes"] for job in of_each},
         "cost_ms_per_audio_second": {str(batch): round(export.cost_ms(path, batch), 4) for batch in BATCHES},
         "software": {
             "python": platform.python_version(),
@@ -153,22 +152,23 @@ def main(typed: list[str] | None = None) -> int:
         remedy = f"make it with `undertone features CORPORA --out {given.features.parent}`"
         print(f"{given.features} is missing: {remedy}", file=sys.stderr)
         return 66
-    todo = jobs(given)
+    todo = runs(given)
+    folder = todo[0].place.parent
     # Ended by `kill` or by a job runner as by Ctrl-C: no worker may stay behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        protocol.run_all(todo, given.workers)
+        protocol.run_all([job for run in todo for job in run.members], given.workers)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on with the runs that are not finished", file=sys.stderr)
         return 130
     if given.develop is not None:
-        print(protocol.developed([job for job in todo if not job.teaches]))
+        print(protocol.developed(todo, data.load(given.features, todo[0].corpora)))
         return 0
     facts = collect(todo, given.out, given.version)
-    where = todo[0].folder / "training.json"
+    where = folder / "training.json"
     where.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(f"{given.out}: model.onnx, model.toml; runs and protocol in {todo[0].folder}")
-    print(f"next: undertone evaluate CORPORA --protocol {todo[0].folder} --out DIR, then training/card.py")
+    print(f"{given.out}: model.onnx, model.toml; runs and protocol in {folder}")
+    print(f"next: undertone evaluate CORPORA --protocol {folder} --out DIR, then training/card.py")
     return 0
 
 

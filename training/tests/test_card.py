@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 import card as command
-from undertone_training import card, package
+from undertone_training import card, labels, package
 from undertone_training.learn import Recipe
 
 
@@ -57,8 +57,8 @@ def invented() -> dict:
 FACTS = {
     "name": "invented-open",
     "version": "1.2.3",
-    "recipe": Recipe(corpora=("crema-d",)).as_dict(),
-    "teachers": [],
+    "corpora": ["crema-d"],
+    "members": [Recipe(corpora=("crema-d",), epochs=16).as_dict()],
     "seeds": [1],
     "parameters": 12345,
     "state_size": 77,
@@ -81,7 +81,7 @@ def folder(tmp_path):
 def test_card_and_manifest_have_the_figures_that_were_measured(folder):
     assert command.main(["--model", str(folder), "--training", str(folder / "training.json")]) == 0
     text = (folder / "MODEL_CARD.md").read_text()
-    for told in ("invented-open 1.2.3", "61.0 ± 10.0", "58.0 to 64.0", "52.0*", "0.830", "CREMA-D, new to it", "ECE 0.030", "--corpora crema-d --teachers 0", "12,345", "72.0"):
+    for told in ("invented-open 1.2.3", "61.0 ± 10.0", "58.0 to 64.0", "52.0*", "0.830", "CREMA-D, new to it", "ECE 0.030", "--corpora crema-d --members 1 --set epochs=16", "It is one network.", "12,345", "72.0"):
         assert told in text, told
     assert "ODbL" in text and "do not use them commercially" not in text
     licence = (folder / "LICENSE.md").read_text()
@@ -97,9 +97,10 @@ def test_the_folds_that_a_recipe_was_chosen_on_are_not_blind():
 
 
 def test_weights_from_corpora_that_forbid_it_are_not_for_commerce():
-    facts = FACTS | {"recipe": Recipe().as_dict(), "teachers": [Recipe(mixup=0.5).as_dict(), Recipe().as_dict()]}
+    members = [Recipe(mixup=0.5).as_dict(), Recipe().as_dict()]
+    facts = FACTS | {"corpora": list(labels.CORPORA), "members": members}
     assert "do not use them commercially" in card.text(facts, invented())
-    assert "`make model`" in card.text(facts, invented()) and "differences: mixup 0.5; none." in card.text(facts, invented())
+    assert "`make model`" in card.text(facts, invented()) and "(mixup 0.5; mixup 0.0)" in card.text(facts, invented())
     licence = card.licence(facts)
     assert "non-commercial purposes alone" in licence and "| TESS | CC BY-NC-ND 4.0 | **no** |" in licence
 

@@ -119,34 +119,6 @@ def test_what_listeners_say_is_learnt_beside_the_labels(corpora):
     assert (meant == truth).mean() > 0.6 and (said == (truth + 1) % len(LABELS)).mean() > 0.3
 
 
-class Contrary(torch.nn.Module):
-    """A teacher who is sure, step by step, of one emotion."""
-
-    def forward(self, mfcc):
-        logits = torch.zeros(len(mfcc), mfcc.shape[1] // data.STEP_HOPS, len(LABELS))
-        logits[..., LABELS.index("fear")] = 9.0
-        return logits
-
-
-def test_a_student_says_what_its_teachers_say_as_far_as_it_is_taught(corpora):
-    parts = splits.split(corpora, "fold:0", seed=1)
-    mfcc, steps = data.pad([corpora.clip(clip) for clip in parts.test])
-    answers = []
-    for taught in (0.0, 1.0):
-        model, _ = learn.train(corpora, parts, replace(SMALL, taught=taught), seed=1, teachers=[Contrary()])
-        with torch.no_grad():
-            last = model.eval()(torch.from_numpy(mfcc))[np.arange(len(steps)), steps - 1]
-        answers.append((last.argmax(1) == LABELS.index("fear")).float().mean())
-    assert answers[0] < 0.4 and answers[1] > 0.95
-
-
-def test_teachers_speak_as_one_by_the_mean_of_their_logits():
-    sure, unsure = Contrary(), lambda mfcc: torch.zeros(len(mfcc), 2, len(LABELS))
-    said = learn.told([sure, unsure], torch.zeros(3, 2 * data.STEP_HOPS, data.COEFFICIENTS))
-    wanted = torch.softmax(torch.tensor([0.0] * 5 + [4.5] + [0.0] * 2), dim=0)
-    torch.testing.assert_close(said, wanted.expand(3, 2, -1))
-
-
 def test_bad_conditions_become_frequent_over_the_first_epochs(corpora, monkeypatch):
     seen = []
     batches = learn.Draw.batches

@@ -9,7 +9,7 @@ import torch
 
 from undertone_training import export
 from undertone_training.data import COEFFICIENTS, FLOOR, STEP_HOPS
-from undertone_training.model import Shape, StreamingLstm
+from undertone_training.model import Ensemble, Shape, StreamingLstm
 
 # Float32 sums in another order; logits here are of the order of 1.
 TOLERANCE = 1e-5
@@ -22,15 +22,17 @@ def hops(*shape: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def model() -> StreamingLstm:
+def model() -> Ensemble:
+    """Two members of different shapes."""
     torch.manual_seed(3)
-    model = StreamingLstm(Shape(units=24, hidden=16))
-    # Weights large enough that gates, cells and maxima move, and features as they are: hundreds, not ones.
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights.mul_(2.0)
-    model.normalise_by(hops(5000))
-    return model.eval()
+    members = [StreamingLstm(Shape(units=24, hidden=16)), StreamingLstm(Shape(units=10, layers=1, stacked_hops=4))]
+    for member in members:
+        # Weights large enough that gates, cells and maxima move, and features as they are: hundreds, not ones.
+        with torch.no_grad():
+            for weights in member.parameters():
+                weights.mul_(2.0)
+        member.normalise_by(hops(5000))
+    return Ensemble(members).eval()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def mfcc(model) -> torch.Tensor:
 
 @torch.no_grad()
 def test_streamed_equals_whole(model, mfcc):
-    whole, state = model(mfcc), torch.zeros(len(mfcc), model.shape.state_size)
+    whole, state = model(mfcc), torch.zeros(len(mfcc), model.state_size)
     for step in range(whole.shape[1]):
         logits, state = model.step(mfcc[:, step * STEP_HOPS : (step + 1) * STEP_HOPS], state)
         torch.testing.assert_close(logits, whole[:, step], atol=TOLERANCE, rtol=0)
@@ -60,7 +62,7 @@ def test_onnx_equals_pytorch(model, running, mfcc):
 
 @torch.no_grad()
 def test_states_agree_between_onnx_and_pytorch(model, running, mfcc):
-    state = torch.zeros(len(mfcc), model.shape.state_size)
+    state = torch.zeros(len(mfcc), model.state_size)
     carried = state.numpy()
     for start in range(0, mfcc.shape[1], STEP_HOPS):
         step = mfcc[:, start : start + STEP_HOPS]
@@ -101,7 +103,7 @@ def test_zero_state_is_a_fresh_utterance(running, mfcc):
 
 def test_an_hour_of_silence_stays_finite(model, running):
     silence = np.tile(FLOOR, (1, STEP_HOPS, 1)).astype(np.float32)
-    state = np.zeros((1, model.shape.state_size), np.float32)
+    state = np.zeros((1, model.state_size), np.float32)
     for _ in range(3600 * 16000 // 256 // STEP_HOPS // 10):
         logits, state = running.run(None, {"mfcc": silence, "state": state})
     assert np.isfinite(logits).all() and np.isfinite(state).all()
@@ -110,7 +112,7 @@ def test_an_hour_of_silence_stays_finite(model, running):
 @pytest.mark.parametrize("shape", [Shape(pitch=False, units=8), Shape(layers=1, units=8), Shape(stacked_hops=4, units=8)])
 def test_every_shape_is_exported_as_it_computes(shape):
     torch.manual_seed(0)
-    other = StreamingLstm(shape).eval()
+    other = Ensemble([StreamingLstm(shape)]).eval()
     assert export.disparity(other, export.build(other)) < TOLERANCE
 
 
@@ -120,16 +122,28 @@ def test_outputs_that_are_cut_leave_the_others_alone(model, mfcc):
     cut.cut_to([0, 5])
     torch.testing.assert_close(cut(mfcc), model(mfcc)[..., [0, 5]])
     ruled = copy.deepcopy(model)
-    ruled.rule_out([1])
+    for member in ruled.members:
+        member.rule_out([1])
     assert (ruled(mfcc)[..., 1] < -1e3).all()
     torch.testing.assert_close(ruled(mfcc)[..., 2:], model(mfcc)[..., 2:])
+
+
+@torch.no_grad()
+def test_members_speak_as_one_by_the_mean_of_their_logits(model, mfcc):
+    torch.testing.assert_close(model(mfcc), (model.members[0](mfcc) + model.members[1](mfcc)) / 2)
+
+
+def test_members_that_see_something_else_are_refused(model):
+    for other in (StreamingLstm(Shape(pitch=False)), StreamingLstm(Shape())):
+        with pytest.raises(ValueError, match="same features"):
+            Ensemble([model.members[0], other])
 
 
 def test_export_says_what_the_manifest_says(model):
     made = export.build(model)
     shape_of = lambda value: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
     told = {value.name: shape_of(value) for value in [*made.graph.input, *made.graph.output]}
-    state = ["batch", model.shape.state_size]
+    state = ["batch", model.state_size]
     assert told == {"mfcc": ["batch", 16, 64], "state": state, "logits": ["batch", 8], "next_state": state}
     assert made.opset_import[0].version == export.OPSET
 
@@ -141,6 +155,6 @@ def test_export_is_the_same_file_twice(model):
 def test_disparity_sees_a_graph_of_other_weights(model):
     made = export.build(model)
     assert export.disparity(model, made) < TOLERANCE
-    bias = next(constant for constant in made.graph.initializer if constant.name == "output_b")
-    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.1, "output_b"))
+    bias = next(constant for constant in made.graph.initializer if constant.name == "m1_output_b")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.2, "m1_output_b"))
     assert export.disparity(model, made) > 0.05

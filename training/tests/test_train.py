@@ -111,46 +111,36 @@ def test_variants_of_the_original_are_compared_on_known_and_on_unseen_speakers(f
 
 def test_a_fold_is_calibrated_on_the_others_alone(features, tmp_path):
     recipe = train.changed(learn.Recipe(), ["epochs=1", "clips_per_epoch=64", "shape.units=16"])
-    splits_of = ("fold:0", "fold:1", "fold:2", "all")
-    jobs = [protocol.Job(split, recipe, 1, 1, "cpu", features, "", tmp_path) for split in splits_of]
-    protocol.run_all(jobs, workers=1)
-    found = {job.split: value for job, value in protocol.temperatures(jobs).items()}
+    of = lambda split: protocol.Run((protocol.Job(split, recipe, 1, 1, "cpu", features, "", tmp_path),))
+    runs = [of(split) for split in ("fold:0", "fold:1", "fold:2", "all")]
+    protocol.run_all([job for run in runs for job in run.members], workers=1)
     corpora = data.load(features)
-    heard = {fold: protocol.kept(tmp_path / f"fold-{fold}-seed-1" / "heard.npz") for fold in range(3)}
-    others = [one for fold in (1, 2) for one in heard[fold]]
-    assert {corpora.fold[one.clip] for one in others} == {1, 2}
-    assert found["fold:0"] == protocol.fitted(corpora, others)
-    everybody = [one for fold in range(3) for one in heard[fold]]
-    assert found["all"] == protocol.fitted(corpora, everybody)
-    # What is kept is what was heard.
-    assert len(heard[0]) == (corpora.fold == 0).sum()
-    np.testing.assert_allclose(heard[0][0].course[-1].shape, (8,))
+    found = {run.split: value for run, value in protocol.temperatures(runs, corpora).items()}
+    heard = [learn.hear(run.model(), corpora, np.flatnonzero(corpora.fold == fold)) for fold, run in enumerate(runs[:3])]
+    assert found["fold:0"] == protocol.fitted(corpora, heard[1] + heard[2])
+    assert found["all"] == protocol.fitted(corpora, heard[0] + heard[1] + heard[2])
 
 
-def test_what_is_left_out_is_left_out_of_the_teachers_too(features, tmp_path):
-    typed = ["--features", str(features), "--out", str(tmp_path / "none"), "--seeds", "4,5"]
-    jobs = train.jobs(train.arguments(typed))
-    students = [job for job in jobs if not job.teaches]
-    assert [(job.split, job.seed) for job in students] == [
-        *((f"fold:{fold}", 4) for fold in range(5)),
+def test_every_member_leaves_out_what_its_run_leaves_out(features, tmp_path):
+    typed = ["--features", str(features), "--runs-folder", str(tmp_path), "--folds", "0,3", "--seeds", "4,5"]
+    runs = train.runs(train.arguments(typed))
+    assert [(run.split, run.seed) for run in runs] == [
+        ("fold:0", 4),
+        ("fold:3", 4),
         ("random", 4),
         ("all", 4),
-        *((f"fold:{fold}", 5) for fold in range(5)),
+        ("fold:0", 5),
+        ("fold:3", 5),
     ]
-    for student in students:
-        assert [(teacher.split, teacher.seed, teacher.teaches) for teacher in student.teachers] == [
-            (student.split, 4, number) for number in range(1, 1 + len(learn.TEACHERS))
-        ]
-        # Before it in the order of work, and in folders of their own.
-        assert all(jobs.index(teacher) < jobs.index(student) for teacher in student.teachers)
-    assert len({job.place for job in jobs}) == len(jobs)
+    for run in runs:
+        assert [job.member for job in run.members] == list(range(1, 1 + len(learn.MEMBERS)))
+        assert {(job.split, job.seed) for job in run.members} == {(run.split, run.seed)}
+        assert len({job.key for job in run.members}) == len({job.place for job in run.members}) == len(run.members)
 
 
-def test_another_teacher_makes_another_student(features, tmp_path):
-    typed = ["--features", str(features), "--out", str(tmp_path / "none"), "--seeds", "1"]
-    both, one = (train.jobs(train.arguments([*typed, "--teachers", count])) for count in "21")
-    of = lambda jobs: next(job for job in jobs if job.split == "fold:0" and not job.teaches)
-    assert of(both).recipe == of(one).recipe and of(both).key != of(one).key
+def test_more_members_than_there_are_recipes_for_are_refused(features):
+    with pytest.raises(SystemExit, match="--members 9: from 1 to"):
+        train.runs(train.arguments(["--features", str(features), "--members", "9"]))
 
 
 def test_developing_a_recipe_packages_nothing(features, tmp_path, capsys):
@@ -170,7 +160,7 @@ def test_finished_runs_are_not_repeated(made, capsys):
     out, _, typed, _ = made
     before = (out / "model.onnx").read_bytes()
     assert train.main(typed) == 0
-    assert capsys.readouterr().out.count("already done") == 14
+    assert capsys.readouterr().out.count("already done") == 12
     assert (out / "model.onnx").read_bytes() == before
 
 
@@ -183,10 +173,3 @@ def test_a_failed_run_ends_the_protocol_with_its_name(tmp_path):
     job = protocol.Job("fold:0", learn.Recipe(), 1, 1, "cpu", tmp_path / "none.npz", "", tmp_path)
     with pytest.raises(RuntimeError, match="fold:0"):
         protocol.run_all([job], workers=2)
-
-
-def test_a_student_without_its_teachers_is_refused_rather_than_waited_for(features, tmp_path):
-    teacher = protocol.Job("fold:0", learn.Recipe(), 1, 1, "cpu", features, "", tmp_path, teaches=1)
-    student = protocol.Job("fold:0", learn.Recipe(), 1, 1, "cpu", features, "", tmp_path, teachers=(teacher,))
-    with pytest.raises(RuntimeError, match="teachers that are neither done nor to be done"):
-        protocol.run_all([student], workers=2)

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from . import labels
-from .learn import TEACHERS, Recipe
+from .learn import MEMBERS, Recipe
 from .package import TRAINING_DATA, description, listed
 from .splits import DEVELOPED
 
@@ -199,46 +199,56 @@ def licences(corpora: list[str]) -> str:
 
 def licence(facts: dict) -> str:
     """The text of `LICENSE.md`: what may be done with the weights, and whom to cite."""
-    corpora = list(facts["recipe"]["corpora"])
+    corpora = facts["corpora"]
     template = Template(beside("licence_open.md" if corpora == ["crema-d"] else "licence_research.md"))
     cited = "\n".join(f"- {TRAINING_DATA[corpus][0]}: {SOURCES[corpus]}" for corpus in corpora)
     return template.substitute(name=facts["name"], licences=licences(corpora), sources=f"Cite:\n\n{cited}")
 
 
-def again(name: str, recipe: dict, teachers: int) -> str:
+def again(facts: dict) -> str:
     """The command that makes the model anew."""
-    usual = flat(Recipe().as_dict())
-    flags = [f"--set {key}={value}" for key, value in flat(recipe).items() if key != "corpora" and value != usual[key]]
-    if teachers != len(TEACHERS):
-        flags.insert(0, f"--teachers {teachers}")
-    if list(recipe["corpora"]) != list(labels.CORPORA):
-        flags.insert(0, f"--corpora {','.join(recipe['corpora'])}")
+    flags = [f"--set {key}={value}" for key, value in common(facts["members"]).items() if value != USUAL[key] and key not in DIFFERENCES]
+    if len(facts["members"]) != len(MEMBERS):
+        flags.insert(0, f"--members {len(facts['members'])}")
+    if facts["corpora"] != list(labels.CORPORA):
+        flags.insert(0, f"--corpora {','.join(facts['corpora'])}")
     if not flags:
         return "make model"
-    return f'make model MODEL={name} MODEL_FLAGS="{" ".join(flags)}"'
+    return f'make model MODEL={facts["name"]} MODEL_FLAGS="{" ".join(flags)}"'
 
 
 def flat(recipe: dict, before: str = "") -> dict:
-    """`recipe` with the names of its parts' values as `--set` takes them."""
+    """`recipe` with the names of its parts' values as `--set` takes them, but for the corpora."""
     found = {}
     for key, value in recipe.items():
         if isinstance(value, dict):
             found |= flat(value, f"{before}{key}.")
-        else:
+        elif key != "corpora":
             found[before + key] = list(value) if isinstance(value, tuple) else value
     return found
 
 
-def taught(recipe: dict, teachers: list[dict]) -> str:
-    """Whom the model learnt from, in a sentence."""
-    if not teachers:
-        return "It learnt from labels alone."
-    own, told = flat(recipe), []
-    for teacher in map(flat, teachers):
-        told.append(", ".join(f"{key} {teacher[key]}" for key in teacher if teacher[key] != own[key]) or "none")
+USUAL = flat(Recipe().as_dict())
+# What members may differ in by themselves, see `MEMBERS`.
+DIFFERENCES = {assignment.partition("=")[0] for differences in MEMBERS for assignment in differences}
+
+
+def common(members: list[dict]) -> dict:
+    """The values that all members share."""
+    first, *others = map(flat, members)
+    return {key: value for key, value in first.items() if all(other[key] == value for other in others)}
+
+
+def composition(members: list[dict]) -> str:
+    """What the model is made of, in a sentence."""
+    if len(members) == 1:
+        return "It is one network."
+    shared, told = common(members), []
+    for member in map(flat, members):
+        told.append(", ".join(f"{key} {value}" for key, value in member.items() if key not in shared))
     return (
-        f"{recipe['taught']:.0%} of its loss is to say what {len(teachers)} larger or otherwise restrained networks, trained on the "
-        f"same clips, say together of the same sound; their differences: {'; '.join(told)}."
+        f"It is {len(members)} such networks, which hear the same and whose logits are averaged. They were trained apart and held "
+        f"back in different degrees ({'; '.join(told)}), and so are right about different people."
     )
 
 
@@ -255,7 +265,7 @@ def baseline_text(facts: dict, measured: dict) -> str:
         version=facts["version"],
         parameters=f"{facts['parameters']:,}",
         megabytes=f"{facts['onnx_bytes'] / 1e6:.2f}",
-        licences=licences(recipe["corpora"]),
+        licences=licences(facts["corpora"]),
         protocol=protocol(measured),
         unseen=unseen_table(measured),
         pooled=pooled(measured),
@@ -268,8 +278,7 @@ def text(facts: dict, measured: dict) -> str:
     """`card.md` with its figures filled in; the baseline has a card of its own."""
     if facts["name"] == "original":
         return baseline_text(facts, measured)
-    recipe = facts["recipe"]
-    corpora = list(recipe["corpora"])
+    recipe, corpora = facts["members"][0], facts["corpora"]
     free = all(TRAINING_DATA[corpus][2] for corpus in corpora)
     template = Template(beside("card.md"))
     return template.substitute(
@@ -295,7 +304,8 @@ def text(facts: dict, measured: dict) -> str:
         unseen=unseen_table(measured),
         pooled=pooled(measured),
         rare_labels=beside("rare_labels.md").strip() if len(corpora) > 1 else RARE_LABELS_OF_ONE,
-        again=again(facts["name"], recipe, len(facts["teachers"])),
+        again=again(facts),
+        composition=composition(facts["members"]),
         developed=listed([str(fold) for fold in DEVELOPED]),
         recall=recall_table(measured),
         course=course_table(measured),
@@ -315,8 +325,6 @@ def text(facts: dict, measured: dict) -> str:
         learning_rate=recipe["learning_rate"],
         average=recipe["average"],
         label_smoothing=recipe["label_smoothing"],
-        dropout=recipe["shape"]["dropout"],
-        taught=taught(recipe, facts["teachers"]),
         votes=recipe["votes"],
         seeds=listed([str(seed) for seed in facts["seeds"]]),
         minutes=f"{sum(facts['minutes'].values()):.0f}",

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from . import pitch
 from .data import COEFFICIENTS, STEP_HOPS, STEP_SECONDS
-from .model import StreamingLstm
+from .model import Ensemble, Shape, StreamingLstm
 
 OPSET = 18
 # Of the file format, not of the operators; 9 is what opset 18's contemporaries read.
@@ -32,7 +32,9 @@ class Graph:
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        """Adds it unless one of that name, which then is the same, is there."""
+        if name not in (there.name for there in self.constants):
+            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
     def add(self, operator: str, inputs: list[str], *outputs: str, **attributes) -> str:
@@ -73,72 +75,80 @@ def gates_for_onnx(weights: torch.Tensor) -> np.ndarray:
     return np.concatenate([i, o, f, c]).astype(np.float32)
 
 
-def build(model: StreamingLstm) -> onnx.ModelProto:
-    """The graph of one step; see `StreamingLstm.step`."""
-    shape, graph = model.shape, Graph()
-    add, values = graph.add, lambda tensor: tensor.detach().numpy().astype(np.float32)
+def network(graph: Graph, model: StreamingLstm, features: str, tag: str) -> tuple[str, str]:
+    """One member's part, from the features and its own pieces of the state (`carried`); its names begin with `tag`.
+
+    Returns the names of its logits and of its next state."""
+    shape = model.shape
+    add = lambda operator, inputs, *outputs, **attributes: graph.add(operator, inputs, *(tag + o for o in outputs), **attributes)
+    own = lambda name, values: graph.constant(tag + name, values)
+    values = lambda tensor: tensor.detach().numpy().astype(np.float32)
     first = graph.constant("axis_0", np.array([0], np.int64))
     second = graph.constant("axis_1", np.array([1], np.int64))
+    of_stack = np.array([0, shape.ticks, shape.stacked_hops * shape.features], np.int64)
+    stacked = add("Reshape", [features, own("stacked_shape", of_stack)], "stacked")
+    y = add("Transpose", [stacked], "ticks", perm=[1, 0, 2])
 
-    envelope(graph, model)
-    features = pitched(graph, model) if shape.pitch else "envelope"
-    stacked = np.array([0, shape.ticks, shape.stacked_hops * shape.features], np.int64)
-    add("Reshape", [features, graph.constant("stacked_shape", stacked)], "stacked")
-    add("Transpose", ["stacked"], "ticks", perm=[1, 0, 2])
-    sizes = graph.constant("state_sizes", np.array(shape.state_sizes, np.int64))
-    numbers = range(1, shape.layers + 1)
-    before = [f"{kind}{number}" for number in numbers for kind in "hc"]
-    graph.nodes.append(
-        helper.make_node("Split", ["state", sizes], [*before, "total", "largest", "gates"], name="states", axis=1)
-    )
-
-    def lstm(number: int, layer: torch.nn.LSTM, x: str) -> str:
-        weights = graph.constant(f"lstm{number}_w", gates_for_onnx(layer.weight_ih_l0)[None])
-        recurrence = graph.constant(f"lstm{number}_r", gates_for_onnx(layer.weight_hh_l0)[None])
+    for number, layer in enumerate(model.lstm, 1):
+        weights = own(f"lstm{number}_w", gates_for_onnx(layer.weight_ih_l0)[None])
+        recurrence = own(f"lstm{number}_r", gates_for_onnx(layer.weight_hh_l0)[None])
         biases = [gates_for_onnx(layer.bias_ih_l0), gates_for_onnx(layer.bias_hh_l0)]
-        bias = graph.constant(f"lstm{number}_b", np.concatenate(biases)[None])
-        states = [add("Unsqueeze", [f"{kind}{number}", first], f"initial_{kind}{number}") for kind in "hc"]
+        bias = own(f"lstm{number}_b", np.concatenate(biases)[None])
+        states = [add("Unsqueeze", [f"{tag}{kind}{number}", first], f"initial_{kind}{number}") for kind in "hc"]
         outputs = [f"all{number}", f"last_h{number}", f"last_c{number}"]
-        add("LSTM", [x, weights, recurrence, bias, "", *states], *outputs, hidden_size=shape.units)
+        add("LSTM", [y, weights, recurrence, bias, "", *states], *outputs, hidden_size=shape.units)
         for kind in "hc":
-            add("Squeeze", [f"last_{kind}{number}", first], f"next_{kind}{number}")
-        return add("Squeeze", [f"all{number}", second], f"y{number}")
-
-    y = "ticks"
-    for number, layer in zip(numbers, model.lstm):
-        y = lstm(number, layer, y)
+            add("Squeeze", [f"{tag}last_{kind}{number}", first], f"next_{kind}{number}")
+        y = add("Squeeze", [f"{tag}all{number}", second], f"y{number}")
 
     # The state is linear in the gated sums, so the mean over an utterance needs no memory of its parts.
-    add("MatMul", [y, graph.constant("gate_w", values(model.gate.weight.T))], "gate_product")
-    add("Add", ["gate_product", graph.constant("gate_b", values(model.gate.bias))], "gate_score")
-    add("Sigmoid", ["gate_score"], "gate")
-    add("Mul", ["gate", y], "gated")
-    add("ReduceSum", ["gated", first], "step_total", keepdims=0)
-    add("Add", ["total", "step_total"], "next_total")
-    add("ReduceSum", ["gate", first], "step_gates", keepdims=0)
-    add("Add", ["gates", "step_gates"], "next_gates")
-    add("ReduceMax", [y, first], "step_largest", keepdims=0)
-    add("Max", ["largest", "step_largest"], "next_largest")
-    add("Add", ["next_gates", graph.constant("epsilon", np.float32([model.EPSILON]))], "weight")
-    add("Div", ["next_total", "weight"], "gated_mean")
-    add("Concat", ["gated_mean", "next_largest"], "pooled", axis=1)
+    product = add("MatMul", [y, own("gate_w", values(model.gate.weight.T))], "gate_product")
+    score = add("Add", [product, own("gate_b", values(model.gate.bias))], "gate_score")
+    gate = add("Sigmoid", [score], "gate")
+    gated = add("Mul", [gate, y], "gated")
+    total = add("Add", [f"{tag}total", add("ReduceSum", [gated, first], "step_total", keepdims=0)], "next_total")
+    gates = add("Add", [f"{tag}gates", add("ReduceSum", [gate, first], "step_gates", keepdims=0)], "next_gates")
+    largest = add("Max", [f"{tag}largest", add("ReduceMax", [y, first], "step_largest", keepdims=0)], "next_largest")
+    weight = add("Add", [gates, graph.constant("epsilon", np.float32([model.EPSILON]))], "weight")
+    pooled = add("Concat", [add("Div", [total, weight], "gated_mean"), largest], "pooled", axis=1)
 
-    def linear(name: str, layer: torch.nn.Linear, x: str, result: str) -> str:
-        weights = [graph.constant(f"{name}_w", values(layer.weight)), graph.constant(f"{name}_b", values(layer.bias))]
-        return add("Gemm", [x, *weights], result, transB=1)
+    def linear(name: str, layer: torch.nn.Linear, x: str) -> str:
+        weights = [own(f"{name}_w", values(layer.weight)), own(f"{name}_b", values(layer.bias))]
+        return add("Gemm", [x, *weights], f"{name}_sum", transB=1)
 
-    add("Relu", [linear("hidden", model.hidden, "pooled", "hidden_sum")], "hidden")
-    linear("output", model.output, "hidden", "logits")
-    carried = [*(f"next_{name}" for name in before), "next_total", "next_largest", "next_gates"]
-    add("Concat", carried, "next_state", axis=1)
+    hidden = add("Relu", [linear("hidden", model.hidden, pooled)], "hidden")
+    logits = linear("output", model.output, hidden)
+    before = [f"{tag}next_{name}" for name in lstm_states(shape)]
+    return logits, add("Concat", [*before, total, largest, gates], "next_state_of_it", axis=1)
+
+
+def lstm_states(shape: Shape) -> list[str]:
+    return [f"{kind}{number}" for number in range(1, shape.layers + 1) for kind in "hc"]
+
+
+def build(model: Ensemble) -> onnx.ModelProto:
+    """The graph of one step; see `Ensemble.step`."""
+    graph, members = Graph(), list(model.members)
+    envelope(graph, members[0])
+    features = pitched(graph, members[0]) if members[0].shape.pitch else "envelope"
+    tags = [f"m{number}_" for number in range(1, len(members) + 1)]
+    sizes = [size for member in members for size in member.shape.state_sizes]
+    pieces = [
+        tag + name for tag, member in zip(tags, members) for name in (*lstm_states(member.shape), "total", "largest", "gates")
+    ]
+    state_sizes = graph.constant("state_sizes", np.array(sizes, np.int64))
+    graph.nodes.append(helper.make_node("Split", ["state", state_sizes], pieces, name="states", axis=1))
+    said, following = zip(*(network(graph, member, features, tag) for member, tag in zip(members, tags)))
+    graph.add("Mean", list(said), "logits")
+    graph.add("Concat", list(following), "next_state", axis=1)
 
     tensor = lambda name, *dimensions: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *dimensions])
     made = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "undertone-streaming-lstm",
-            [tensor("mfcc", STEP_HOPS, COEFFICIENTS), tensor("state", shape.state_size)],
-            [tensor("logits", model.output.out_features), tensor("next_state", shape.state_size)],
+            [tensor("mfcc", STEP_HOPS, COEFFICIENTS), tensor("state", model.state_size)],
+            [tensor("logits", model.labels), tensor("next_state", model.state_size)],
             graph.constants,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -169,16 +179,17 @@ def stream(running: onnxruntime.InferenceSession, mfcc: np.ndarray) -> np.ndarra
 
 
 @torch.no_grad()
-def disparity(model: StreamingLstm, made: onnx.ModelProto, seed: int = 0) -> float:
+def disparity(model: Ensemble, made: onnx.ModelProto, seed: int = 0) -> float:
     """Largest difference of any logit between whole PyTorch, streamed PyTorch and streamed ONNX Runtime."""
     model.eval()
     # Coefficients behind the envelope are of a few dB, so that hops fall on both sides of voicing.
     mean, deviation = torch.zeros(COEFFICIENTS), torch.full((COEFFICIENTS,), 10.0)
-    mean[: model.shape.envelope], deviation[: model.shape.envelope] = model.mean, 1.0 / model.scale
+    first = model.members[0]
+    mean[: first.shape.envelope], deviation[: first.shape.envelope] = first.mean, 1.0 / first.scale
     noise = torch.randn(5, 12 * STEP_HOPS, COEFFICIENTS, generator=torch.Generator().manual_seed(seed))
     mfcc = mean + noise * deviation
     whole = model(mfcc)
-    state, stepped = torch.zeros(len(mfcc), model.shape.state_size), []
+    state, stepped = torch.zeros(len(mfcc), model.state_size), []
     for start in range(0, mfcc.shape[1], STEP_HOPS):
         logits, state = model.step(mfcc[:, start : start + STEP_HOPS], state)
         stepped.append(logits)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -46,8 +46,6 @@ class Recipe:
     absent_penalty: float = 2.0
     # Weight of a second task: to say what CREMA-D's raters said of a clip, where they were asked.
     votes: float = 0.7
-    # Share of the loss that lies on saying what the teachers say, where there are any.
-    taught: float = 0.8
     # Share of the loss that lies on the end of an utterance; the rest is spread over all steps from `first_step`.
     end_share: float = 0.6
     first_step: int = 3
@@ -63,12 +61,11 @@ class Recipe:
         return asdict(self)
 
 
-# What the teachers have instead of the recipe's values, as `train.py --set` takes them. Networks that are held back in
-# different degrees are right about different people: together they are better than either, and one small network
-# that learns from both keeps most of that.
-TEACHERS: tuple[tuple[str, ...], ...] = (
-    ("shape.units=240", "strength.channel_db=1.0"),
-    ("shape.dropout=0.3", "mixup=0.2"),
+# What the networks of one model have instead of the recipe's values, as `train.py --set` takes them. Networks that are
+# held back in different degrees are right about different people, so together they are better than either.
+MEMBERS: tuple[tuple[str, ...], ...] = (
+    ("shape.dropout=0.2", "strength.channel_db=1.0"),
+    ("shape.dropout=0.3", "strength.channel_db=1.5", "mixup=0.2"),
 )
 
 
@@ -95,12 +92,8 @@ def train(
     seed: int,
     device: torch.device = torch.device("cpu"),
     report: Callable[[str], None] = lambda line: None,
-    teachers: Sequence[StreamingLstm] = (),
 ) -> tuple[StreamingLstm, list[dict]]:
-    """The averaged model after the last epoch, and one row of figures per epoch.
-
-    `teachers` must not have learnt from clips that `split` leaves out.
-    """
+    """The averaged model after the last epoch, and one row of figures per epoch."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     hops = data.hops_of(corpora, split.train)
@@ -126,9 +119,6 @@ def train(
             other = rng.permutation(len(clips)) if recipe.mixup else slice(None)
             shown = torch.from_numpy(mixed(mfcc, other, share)).to(device)
             logits, heard = model.with_listeners(shown)
-            by_label = 1.0 - recipe.taught if teachers else 1.0
-            # They hear the very sound that the student hears, so they say of each step what can be known by then.
-            taught = told(teachers, shown) if teachers else None
             loss = 0.0
             for weight, chosen in ((share, slice(None)), (1.0 - share, other)):
                 if not weight:
@@ -136,12 +126,10 @@ def train(
                 target = torch.from_numpy(corpora.emotion[clips][chosen]).to(device)
                 absent = penalties[torch.from_numpy(corpora.corpus[clips][chosen]).to(device)]
                 length = torch.from_numpy(steps[chosen]).to(device)
-                loss = loss + weight * by_label * utterance_loss(logits, target, absent, length, recipe)
+                loss = loss + weight * utterance_loss(logits, target, absent, length, recipe)
                 if recipe.votes and corpora.votes is not None:
                     said = torch.from_numpy(corpora.votes[clips][chosen]).to(device)
                     loss = loss + weight * recipe.votes * listeners_loss(heard, said[:, None], length, recipe)
-                if taught is not None:
-                    loss = loss + weight * recipe.taught * listeners_loss(logits, taught, length, recipe)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -224,12 +212,6 @@ def utterance_loss(logits: Tensor, target: Tensor, absent: Tensor, steps: Tensor
     wanted = smooth + (1.0 - recipe.label_smoothing) * functional.one_hot(target, logits.shape[2])
     per_step = -(log_probability * wanted[:, None]).sum(2)
     return (per_step * step_weights(steps, logits.shape[1], recipe)).sum(1).mean()
-
-
-@torch.no_grad()
-def told(teachers: Sequence[StreamingLstm], mfcc: Tensor) -> Tensor:
-    """The geometric mean of what `teachers` say of `mfcc`, [batch, hops, 64] -> [batch, steps, 8]."""
-    return torch.softmax(torch.stack([teacher(mfcc) for teacher in teachers]).mean(0), dim=2)
 
 
 def listeners_loss(logits: Tensor, said: Tensor, steps: Tensor, recipe: Recipe) -> Tensor:

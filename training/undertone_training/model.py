@@ -9,6 +9,7 @@ Everything that is remembered between model steps fits in one flat vector, zero 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -151,3 +152,41 @@ class StreamingLstm(nn.Module):
         pooled = torch.cat([totals / (gated + self.EPSILON), peaks], dim=2)
         hidden = self.dropout(torch.relu(self.hidden(self.dropout(pooled))))
         return hidden, torch.cat([*after, totals[:, -1], peaks[:, -1], gated[:, -1]], dim=1)
+
+
+class Ensemble(nn.Module):
+    """Networks that hear the same and speak as one: the mean of their logits, which is the geometric mean of what they
+    say. Its state is theirs, one behind the other."""
+
+    def __init__(self, members: Sequence[StreamingLstm]):
+        """Raises ValueError where the members do not see the same: features are worked out once for all of them."""
+        super().__init__()
+        first = members[0]
+        for other in members[1:]:
+            same = (first.shape.envelope, first.shape.pitch) == (other.shape.envelope, other.shape.pitch)
+            if not same or not torch.equal(first.mean, other.mean) or not torch.equal(first.scale, other.scale):
+                raise ValueError("the members of an ensemble must see the same features, normalised alike")
+        self.members = nn.ModuleList(members)
+
+    @property
+    def state_size(self) -> int:
+        return sum(member.shape.state_size for member in self.members)
+
+    @property
+    def labels(self) -> int:
+        return self.members[0].output.out_features
+
+    def cut_to(self, labels: list[int]) -> None:
+        """Leaves the outputs `labels` alone, in that order."""
+        for member in self.members:
+            member.cut_to(labels)
+
+    def forward(self, mfcc: Tensor) -> Tensor:
+        """mfcc [batch, 16 * steps, 64] -> logits after each step [batch, steps, labels]."""
+        return torch.stack([member(mfcc) for member in self.members]).mean(0)
+
+    def step(self, mfcc: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """mfcc [batch, 16, 64], state [batch, S] -> logits [batch, labels], next state [batch, S]."""
+        states = state.split([member.shape.state_size for member in self.members], dim=1)
+        logits, following = zip(*(member.step(mfcc, own) for member, own in zip(self.members, states)))
+        return torch.stack(logits).mean(0), torch.cat(following, dim=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from . import export, labels
 from .cepstra import MEL_BANDS
 from .data import COEFFICIENTS, STEP_HOPS
-from .model import StreamingLstm
+from .model import Ensemble
 
 SAMPLE_RATE_HZ = 16000
 HOP_SAMPLES = 256
@@ -45,7 +45,7 @@ def description(corpora: tuple[str, ...]) -> str:
 
 
 def write(
-    folder: Path, name: str, version: str, model: StreamingLstm, corpora: tuple[str, ...], temperature: float
+    folder: Path, name: str, version: str, model: Ensemble, corpora: tuple[str, ...], temperature: float
 ) -> float:
     """Writes `model.onnx` and `model.toml` into `folder`; returns the graph's largest disparity from `model`.
 
@@ -64,7 +64,7 @@ def write(
 
 
 def manifest(
-    name: str, version: str, sha256: str, model: StreamingLstm, corpora: tuple[str, ...], temperature: float
+    name: str, version: str, sha256: str, model: Ensemble, corpora: tuple[str, ...], temperature: float
 ) -> str:
     """The text of `model.toml`, without figures."""
     names = labels.of(corpora)
@@ -92,7 +92,7 @@ shape = ["batch", {STEP_HOPS}, {COEFFICIENTS}]
 [[state]]
 input = "state"
 output = "next_state"
-shape = ["batch", {model.shape.state_size}]
+shape = ["batch", {model.state_size}]
 
 [output]
 name = "logits"
