@@ -23,15 +23,22 @@ BAND_CENTRES_HZ = slaney_hz(BAND_CENTRES_MEL)
 BAND_WIDTHS_HZ = (slaney_hz(CORNERS_MEL[2:]) - slaney_hz(CORNERS_MEL[:-2])) / 2.0
 
 
-def dct(coefficients: int) -> np.ndarray:
-    """The front end's orthonormal DCT-II, its first rows, [coefficients, 128]: bands -> cepstra for column vectors.
+def dct(coefficients: int, bands: int = MEL_BANDS) -> np.ndarray:
+    """The front end's orthonormal DCT-II, its first rows, [coefficients, bands]: bands -> cepstra for column vectors.
 
     Its transpose takes cepstra back to (smooth) bands.
     """
-    band = (np.arange(MEL_BANDS) + 0.5) * np.pi / MEL_BANDS
-    matrix = np.cos(np.arange(coefficients)[:, None] * band) * np.sqrt(2.0 / MEL_BANDS)
+    band = (np.arange(bands) + 0.5) * np.pi / bands
+    matrix = np.cos(np.arange(coefficients)[:, None] * band) * np.sqrt(2.0 / bands)
     matrix[0] /= np.sqrt(2.0)
     return matrix
+
+
+def below(top_hz: float, coefficients: int, kept: int) -> np.ndarray:
+    """The matrix [coefficients, kept] from cepstra to the lowest cepstra of the bands below `top_hz` alone, for row
+    vectors. At `TOP_HZ` it picks the first ones."""
+    bands = dct(coefficients)[:, BAND_CENTRES_HZ < top_hz]
+    return (bands @ dct(kept, bands.shape[1]).T).astype(np.float32)
 
 
 def warp(factor: float, coefficients: int) -> np.ndarray:

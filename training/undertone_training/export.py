@@ -42,17 +42,8 @@ class Graph:
         return outputs[0]
 
 
-def envelope(graph: Graph, model: StreamingLstm) -> str:
-    """The lowest coefficients, normalised."""
-    bounds = [graph.constant(name, np.array([at], np.int64)) for name, at in
-              (("envelope_from", 0), ("envelope_to", model.shape.envelope), ("envelope_axis", 2))]
-    graph.add("Slice", ["mfcc", *bounds], "lowest")
-    graph.add("Sub", ["lowest", graph.constant("feature_mean", model.mean.numpy())], "centred")
-    return graph.add("Mul", ["centred", graph.constant("feature_scale", model.scale.numpy())], "envelope")
-
-
-def pitched(graph: Graph, model: StreamingLstm) -> str:
-    """Envelope, pitch, voicing and its score; `StreamingLstm.features` says the same."""
+def pitched(graph: Graph, model: StreamingLstm) -> list[str]:
+    """Pitch, voicing and its score, the same for all members; `StreamingLstm.features` says the same."""
     add, number = graph.add, lambda name, value: graph.constant(name, np.array(value, np.float32))
     add("MatMul", ["mfcc", graph.constant("pitch_templates", model.templates.numpy())], "score")
     add("Mul", ["score", number("pitch_sharpness", pitch.SHARPNESS)], "sharpened")
@@ -66,7 +57,7 @@ def pitched(graph: Graph, model: StreamingLstm) -> str:
     add("Mul", ["voiced", "octaves"], "voiced_octaves")
     add("Mul", ["voiced_octaves", number("pitch_gain", pitch.PITCH_GAIN)], "pitch")
     add("Mul", ["best", number("score_gain", pitch.SCORE_GAIN)], "salience")
-    return add("Concat", ["envelope", "pitch", "voiced", "salience"], "features", axis=2)
+    return ["pitch", "voiced", "salience"]
 
 
 def gates_for_onnx(weights: torch.Tensor) -> np.ndarray:
@@ -75,8 +66,8 @@ def gates_for_onnx(weights: torch.Tensor) -> np.ndarray:
     return np.concatenate([i, o, f, c]).astype(np.float32)
 
 
-def network(graph: Graph, model: StreamingLstm, features: str, tag: str) -> tuple[str, str]:
-    """One member's part, from the features and its own pieces of the state (`carried`); its names begin with `tag`.
+def network(graph: Graph, model: StreamingLstm, pitch_features: list[str], tag: str) -> tuple[str, str]:
+    """One member's part, from cepstra, pitch and its own pieces of the state; its names begin with `tag`.
 
     Returns the names of its logits and of its next state."""
     shape = model.shape
@@ -85,6 +76,15 @@ def network(graph: Graph, model: StreamingLstm, features: str, tag: str) -> tupl
     values = lambda tensor: tensor.detach().numpy().astype(np.float32)
     first = graph.constant("axis_0", np.array([0], np.int64))
     second = graph.constant("axis_1", np.array([1], np.int64))
+    if shape.hears_all:
+        bounds = [graph.constant(name, np.array([at], np.int64)) for name, at in
+                  (("envelope_from", 0), (f"{tag}envelope_to", shape.envelope), ("envelope_axis", 2))]
+        lowest = add("Slice", ["mfcc", *bounds], "lowest")
+    else:
+        lowest = add("MatMul", ["mfcc", own("view", model.view.numpy())], "lowest")
+    centred = add("Sub", [lowest, own("feature_mean", model.mean.numpy())], "centred")
+    envelope = add("Mul", [centred, own("feature_scale", model.scale.numpy())], "envelope")
+    features = add("Concat", [envelope, *pitch_features], "features", axis=2) if shape.pitch else envelope
     of_stack = np.array([0, shape.ticks, shape.stacked_hops * shape.features], np.int64)
     stacked = add("Reshape", [features, own("stacked_shape", of_stack)], "stacked")
     y = add("Transpose", [stacked], "ticks", perm=[1, 0, 2])
@@ -129,8 +129,7 @@ def lstm_states(shape: Shape) -> list[str]:
 def build(model: Ensemble) -> onnx.ModelProto:
     """The graph of one step; see `Ensemble.step`."""
     graph, members = Graph(), list(model.members)
-    envelope(graph, members[0])
-    features = pitched(graph, members[0]) if members[0].shape.pitch else "envelope"
+    of_pitch = pitched(graph, members[0]) if any(member.shape.pitch for member in members) else []
     tags = [f"m{number}_" for number in range(1, len(members) + 1)]
     sizes = [size for member in members for size in member.shape.state_sizes]
     pieces = [
@@ -138,7 +137,7 @@ def build(model: Ensemble) -> onnx.ModelProto:
     ]
     state_sizes = graph.constant("state_sizes", np.array(sizes, np.int64))
     graph.nodes.append(helper.make_node("Split", ["state", state_sizes], pieces, name="states", axis=1))
-    said, following = zip(*(network(graph, member, features, tag) for member, tag in zip(members, tags)))
+    said, following = zip(*(network(graph, member, of_pitch, tag) for member, tag in zip(members, tags)))
     graph.add("Mean", list(said), "logits")
     graph.add("Concat", list(following), "next_state", axis=1)
 
@@ -183,9 +182,9 @@ def disparity(model: Ensemble, made: onnx.ModelProto, seed: int = 0) -> float:
     """Largest difference of any logit between whole PyTorch, streamed PyTorch and streamed ONNX Runtime."""
     model.eval()
     # Coefficients behind the envelope are of a few dB, so that hops fall on both sides of voicing.
-    mean, deviation = torch.zeros(COEFFICIENTS), torch.full((COEFFICIENTS,), 10.0)
     first = model.members[0]
-    mean[: first.shape.envelope], deviation[: first.shape.envelope] = first.mean, 1.0 / first.scale
+    mean, deviation = first.view @ first.mean, torch.full((COEFFICIENTS,), 10.0)
+    deviation[: first.shape.envelope] = 1.0 / first.scale
     noise = torch.randn(5, 12 * STEP_HOPS, COEFFICIENTS, generator=torch.Generator().manual_seed(seed))
     mfcc = mean + noise * deviation
     whole = model(mfcc)

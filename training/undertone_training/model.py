@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import pitch
+from . import cepstra, pitch
 from .data import COEFFICIENTS, STEP_HOPS
 from .labels import LABELS
 
@@ -24,6 +24,9 @@ from .labels import LABELS
 class Shape:
     # Coefficients that the LSTM sees, the lowest ones.
     envelope: int = 20
+    # They are of the bands below this frequency: the front end's 8,000 Hz, or less for a network that hears as over a
+    # telephone.
+    top_hz: float = cepstra.TOP_HZ
     # Whether it sees pitch and voicing.
     pitch: bool = True
     units: int = 160
@@ -36,6 +39,10 @@ class Shape:
     def features(self) -> int:
         """Values per hop that the LSTM sees."""
         return self.envelope + (pitch.FEATURES if self.pitch else 0)
+
+    @property
+    def hears_all(self) -> bool:
+        return self.top_hz >= cepstra.TOP_HZ
 
     @property
     def ticks(self) -> int:
@@ -64,6 +71,8 @@ class StreamingLstm(nn.Module):
         self.register_buffer("mean", torch.zeros(shape.envelope))
         self.register_buffer("scale", torch.ones(shape.envelope))
         # Constants, not weights: they follow from the front end, so they are not kept with the weights.
+        view = cepstra.below(shape.top_hz, COEFFICIENTS, shape.envelope)
+        self.register_buffer("view", torch.from_numpy(view), persistent=False)
         self.register_buffer("templates", torch.from_numpy(pitch.templates(COEFFICIENTS)), persistent=False)
         self.register_buffer("octaves", torch.from_numpy(pitch.octaves()), persistent=False)
         inputs = [shape.features * shape.stacked_hops] + [shape.units] * (shape.layers - 1)
@@ -84,7 +93,7 @@ class StreamingLstm(nn.Module):
     @torch.no_grad()
     def normalise_by(self, mfcc: Tensor) -> None:
         """Takes mean and scale from the training clips' hops, [n, 64]."""
-        envelope = mfcc[:, : self.shape.envelope]
+        envelope = self.envelope(mfcc)
         self.mean.copy_(envelope.mean(0))
         self.scale.copy_(1.0 / envelope.std(0).clamp(min=1e-3))
 
@@ -102,9 +111,13 @@ class StreamingLstm(nn.Module):
             output.bias.copy_(self.output.bias[labels])
         self.output = output
 
+    def envelope(self, mfcc: Tensor) -> Tensor:
+        """mfcc [..., 64] -> the lowest cepstra of the bands that it hears [..., envelope]."""
+        return mfcc[..., : self.shape.envelope] if self.shape.hears_all else mfcc @ self.view
+
     def features(self, mfcc: Tensor) -> Tensor:
         """mfcc [..., 64] -> what the LSTM sees of it [..., features]."""
-        envelope = (mfcc[..., : self.shape.envelope] - self.mean) * self.scale
+        envelope = (self.envelope(mfcc) - self.mean) * self.scale
         if not self.shape.pitch:
             return envelope
         score = mfcc @ self.templates
@@ -155,17 +168,11 @@ class StreamingLstm(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Networks that hear the same and speak as one: the mean of their logits, which is the geometric mean of what they
+    """Networks that speak as one: the mean of their logits, which is the geometric mean of what they
     say. Its state is theirs, one behind the other."""
 
     def __init__(self, members: Sequence[StreamingLstm]):
-        """Raises ValueError where the members do not see the same: features are worked out once for all of them."""
         super().__init__()
-        first = members[0]
-        for other in members[1:]:
-            same = (first.shape.envelope, first.shape.pitch) == (other.shape.envelope, other.shape.pitch)
-            if not same or not torch.equal(first.mean, other.mean) or not torch.equal(first.scale, other.scale):
-                raise ValueError("the members of an ensemble must see the same features, normalised alike")
         self.members = nn.ModuleList(members)
 
     @property
