@@ -247,7 +247,7 @@ def composition(members: list[dict]) -> str:
     for member in map(flat, members):
         told.append(", ".join(f"{key} {value}" for key, value in member.items() if key not in shared))
     return (
-        f"It is {len(members)} such networks, which hear the same and whose logits are averaged. They were trained apart and held "
+        f"It is {len(members)} such networks, whose logits are averaged. They were trained apart and held "
         f"back in different degrees ({'; '.join(told)}), and so are right about different people."
     )
 
