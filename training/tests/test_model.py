@@ -155,6 +155,13 @@ def test_export_says_what_the_manifest_says(model):
     assert made.opset_import[0].version == export.OPSET
 
 
+def test_a_constant_is_shared_only_if_it_is_the_same():
+    graph = export.Graph()
+    assert graph.constant("one", np.ones(2)) == graph.constant("one", np.ones(2)) and len(graph.constants) == 1
+    with pytest.raises(ValueError, match="called one"):
+        graph.constant("one", np.zeros(2))
+
+
 def test_export_is_the_same_file_twice(model):
     assert export.build(model).SerializeToString() == export.build(model).SerializeToString()
 

@@ -32,9 +32,13 @@ class Graph:
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        """Adds it unless one of that name, which then is the same, is there."""
-        if name not in (there.name for there in self.constants):
-            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        """Adds it, unless the same is there already. Raises ValueError where another one has the name."""
+        made = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        there = next((one for one in self.constants if one.name == name), None)
+        if there is None:
+            self.constants.append(made)
+        elif there != made:
+            raise ValueError(f"two different constants are called {name}")
         return name
 
     def add(self, operator: str, inputs: list[str], *outputs: str, **attributes) -> str:
