@@ -2,8 +2,8 @@
 
     python training/original.py --features training/data/features.npz --out models/original
 
-40 MFCCs over 3 s, zeros behind a shorter clip, two LSTM layers, the last state to a dense layer and a softmax; Adam, no
-variations of clips, no averaging, no masks. It was trained and tested on a random split (67 % there); here the same
+40 MFCCs every 32 ms over 3 s, zeros behind a shorter clip, two LSTM layers that begin as Keras begins them, the last state
+to a dense layer and a softmax; Adam, no variations of clips, no averaging, no masks. It was trained and tested on a random split (67 % there); here the same
 network is also trained without each fold of speakers, so that `undertone evaluate` can say what the split was worth.
 Its model is of the kind `window-mfcc`: it hears the last 3 s anew at each stride.
 
@@ -25,7 +25,7 @@ import hashlib
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,8 @@ HERE = Path(__file__).resolve().parent
 COEFFICIENTS = 40
 # 3 s, as long as the longest stretch of CREMA-D's spectrograms.
 WINDOW_HOPS = 188
+# Every second of our hops of 256 samples: librosa's hop is 512 unless one asks for another.
+EVERY = 2
 # The service asks anew twice a second.
 STRIDE_HOPS = 32
 VERSION = "1.0.0"
@@ -50,7 +52,7 @@ VERSION = "1.0.0"
 @dataclass(frozen=True)
 class Recipe:
     coefficients: int = COEFFICIENTS
-    units: int = 64
+    units: int = 128
     layers: int = 2
     dense: int = 64
     dropout: float = 0.3
@@ -59,17 +61,16 @@ class Recipe:
     learning_rate: float = 1e-3
 
 
-# What is changed about the design, by what a table calls it.
+# What is changed about the design, by what a table calls it. Ten epochs tell variants apart as well as fifteen.
+PLAIN = Recipe(epochs=10)
 VARIANTS = {
-    "as it was": Recipe(),
-    "13 coefficients": Recipe(coefficients=13),
-    "64 coefficients": Recipe(coefficients=64),
-    "1 layer": Recipe(layers=1),
-    "3 layers": Recipe(layers=3),
-    "32 units": Recipe(units=32),
-    "128 units": Recipe(units=128),
-    "no dropout": Recipe(dropout=0.0),
-    "twice the epochs": Recipe(epochs=2 * Recipe.epochs),
+    "as it was": PLAIN,
+    "13 coefficients": replace(PLAIN, coefficients=13),
+    "64 coefficients": replace(PLAIN, coefficients=64),
+    "64 units": replace(PLAIN, units=64),
+    "1 layer": replace(PLAIN, layers=1),
+    "no dropout": replace(PLAIN, dropout=0.0),
+    "twice the epochs": replace(PLAIN, epochs=2 * PLAIN.epochs),
 }
 
 
@@ -83,10 +84,19 @@ class WindowLstm(nn.Module):
         self.dense = nn.Linear(recipe.units, recipe.dense)
         self.output = nn.Linear(recipe.dense, len(LABELS))
         self.dropout = nn.Dropout(recipe.dropout)
+        # As Keras begins: with PyTorch's own first weights the last state has forgotten the clip behind its zeros, and
+        # nothing is learnt for many epochs.
+        for lstm in self.lstm:
+            nn.init.xavier_uniform_(lstm.weight_ih_l0)
+            nn.init.orthogonal_(lstm.weight_hh_l0)
+            nn.init.zeros_(lstm.bias_hh_l0)
+            with torch.no_grad():
+                lstm.bias_ih_l0.zero_()
+                lstm.bias_ih_l0[recipe.units : 2 * recipe.units] = 1.0
 
     def forward(self, mfcc: Tensor) -> Tensor:
         """mfcc [batch, 188, 40], zeros behind what was heard -> logits [batch, 8]."""
-        y = (mfcc - self.mean) * self.scale
+        y = ((mfcc - self.mean) * self.scale)[:, ::EVERY]
         for lstm in self.lstm:
             y = self.dropout(lstm(y)[0])
         return self.output(self.dropout(torch.relu(self.dense(y[:, -1]))))
@@ -167,7 +177,10 @@ def build(model: WindowLstm) -> onnx.ModelProto:
     add, values = graph.add, lambda tensor: tensor.detach().numpy().astype(np.float32)
     add("Sub", ["mfcc", graph.constant("feature_mean", values(model.mean))], "centred")
     add("Mul", ["centred", graph.constant("feature_scale", values(model.scale))], "normalised")
-    y = add("Transpose", ["normalised"], "hops", perm=[1, 0, 2])
+    bounds = [graph.constant(name, np.array([at], np.int64)) for name, at in
+              (("from", 0), ("to", WINDOW_HOPS), ("axis", 1), ("every", EVERY))]
+    add("Slice", ["normalised", *bounds], "frames")
+    y = add("Transpose", ["frames"], "hops", perm=[1, 0, 2])
     directions = graph.constant("direction", np.array([1], np.int64))
     for number, layer in enumerate(model.lstm, 1):
         weights = graph.constant(f"lstm{number}_w", export.gates_for_onnx(layer.weight_ih_l0)[None])

@@ -15,7 +15,6 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
-import dataclasses
 import json
 import platform
 import signal
@@ -38,7 +37,7 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--features", type=Path, default=HERE / "data" / "features.npz", help="what `undertone features` wrote")
     add("--out", type=Path, default=HERE.parent / "models" / "undertone-four", help="the model's folder")
-    add("--version", default="0.4.0", help="the model's version, for its manifest")
+    add("--version", default="0.5.0", help="the model's version, for its manifest")
     add("--corpora", default=",".join(CORPORA), help="the corpora to train on")
     add("--runs-folder", type=Path, help="weights and outcome of each run (default: training/runs/<name of --out>)")
     add("--folds", default="0,1,2,3,4", help="folds of unseen speakers to test on")
@@ -52,27 +51,10 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(typed)
 
 
-def changed(recipe, assignments: list[str]):
-    """`recipe` with `name=value` assignments made; a dot leads into its parts.
-
-    Raises SystemExit with the names that there are where one is not known.
-    """
-    for assignment in assignments:
-        path, _, text = assignment.partition("=")
-        name, _, rest = path.partition(".")
-        known = {field.name for field in dataclasses.fields(recipe)}
-        if name not in known or not text:
-            raise SystemExit(f"--set {assignment}: there is no {name!r}; there are {', '.join(sorted(known))}")
-        old = getattr(recipe, name)
-        value = changed(old, [f"{rest}={text}"]) if rest else type(old)(json.loads(text))
-        recipe = dataclasses.replace(recipe, **{name: value})
-    return recipe
-
-
 def runs(given: argparse.Namespace) -> list[protocol.Run]:
     """What is to be made; the first seed's first: it is the one that ships.
 
-    Raises SystemExit for more members than there are recipes for."""
+    Raises SystemExit for more members than there are recipes for, and for `--set` of what there is not."""
     corpora = tuple(corpus for corpus in CORPORA if corpus in given.corpora.split(","))
     usual = learn.Recipe(corpora=corpora)
     seeds = [int(seed) for seed in given.seeds.split(",")]
@@ -85,8 +67,12 @@ def runs(given: argparse.Namespace) -> list[protocol.Run]:
     print_of = protocol.fingerprint(given.features)
     folder = given.runs_folder or HERE / "runs" / given.out.resolve().name
 
+    try:
+        recipes = [learn.changed(usual, [*differences, *given.set]) for differences in learn.MEMBERS[: given.members]]
+    except ValueError as problem:
+        raise SystemExit(f"--set {problem}") from None
+
     def run(split: str, seed: int) -> protocol.Run:
-        recipes = [changed(usual, [*differences, *given.set]) for differences in learn.MEMBERS[: given.members]]
         place = (given.threads, given.device, given.features, print_of, folder)
         return protocol.Run(tuple(protocol.Job(split, recipe, seed, *place, number) for number, recipe in enumerate(recipes, 1)))
 

@@ -188,6 +188,9 @@ impl<'a> Book<'a> {
             macro_f1: low(&Confusion::macro_f1),
             nll: summarise(cells, Worst::Greatest, |v| nll(&self.cases(v, view))),
             ece: summarise(cells, Worst::Greatest, |v| calibration_error(&self.cases(v, view))),
+            ece_together: summarise(&by_seed(cells), Worst::Greatest, |v| {
+                calibration_error(&self.cases(v, view))
+            }),
             ua_interval: self.interval(cells, view),
         }
     }
@@ -470,6 +473,15 @@ fn clips_of(cells: &[Cell<'_>]) -> BTreeSet<usize> {
 
 fn together<'a>(cells: &[Cell<'a>]) -> Vec<&'a Verdict> {
     cells.iter().flat_map(|cell| cell.verdicts.iter().copied()).collect()
+}
+
+/// One cell per seed, of the verdicts of all its folds.
+fn by_seed<'a>(cells: &[Cell<'a>]) -> Vec<Cell<'a>> {
+    let mut seeds: BTreeMap<Option<u64>, Vec<&'a Verdict>> = BTreeMap::new();
+    for cell in cells {
+        seeds.entry(cell.seed).or_default().extend(&cell.verdicts);
+    }
+    seeds.into_iter().map(|(seed, verdicts)| Cell { seed, fold: None, verdicts }).collect()
 }
 
 fn narrowed<'a>(cells: &[Cell<'a>], keep: impl Fn(&Verdict) -> bool) -> Vec<Cell<'a>> {

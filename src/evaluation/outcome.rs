@@ -209,8 +209,11 @@ pub struct Figures {
     pub macro_f1: Option<Summary>,
     /// Mean negative log-probability of the truth, in nats.
     pub nll: Option<Summary>,
-    /// Expected calibration error.
+    /// Expected calibration error, of each fold's clips by themselves.
     pub ece: Option<Summary>,
+    /// Expected calibration error of the clips of all folds together, as the reliability curve shows it. A fold
+    /// of few clips is never quite calibrated, however good the model, so this is the smaller of the two.
+    pub ece_together: Option<Summary>,
     /// 95 % interval of the UA over all clips, by bootstrap over speakers.
     pub ua_interval: Option<Interval>,
 }

@@ -158,8 +158,17 @@ fn judged(evaluation: &Evaluation) -> Section {
 
 fn figures(parts: &[&Part]) -> Section {
     let table = |caption: &str, of: &dyn Fn(&Part) -> &Figures| {
-        let columns =
-            ["corpus", "UA", "95 % interval", "worst fold", "WA", "macro-F1", "NLL, nats", "ECE"];
+        let columns = [
+            "corpus",
+            "UA",
+            "95 % interval",
+            "worst fold",
+            "WA",
+            "macro-F1",
+            "NLL, nats",
+            "ECE",
+            "ECE, folds together",
+        ];
         let mut table = Table::new(caption, columns);
         for part in parts {
             let figures = of(part);
@@ -175,6 +184,7 @@ fn figures(parts: &[&Part]) -> Section {
                 spread(figures.macro_f1.as_ref()),
                 nats(figures.nll.as_ref()),
                 mean(figures.ece.as_ref()),
+                mean(figures.ece_together.as_ref()),
             ];
             table = if part.corpus == "pooled" {
                 table.total(&part.corpus, cells)
@@ -202,7 +212,9 @@ fn figures(parts: &[&Part]) -> Section {
     let mut section = Section::new("Figures")
         .text(
             "UA is the mean of the recalls of the emotions, WA plain accuracy. Means over folds; ± is \
-             the standard deviation over folds. Intervals are of all clips together.",
+             the standard deviation over folds. Intervals are of all clips together. ECE is the mean of \
+             what each fold's clips show, and beside it that of the clips of all folds together: few clips \
+             never look quite calibrated.",
         )
         .table(&table("Open: the model chooses among all its labels", &|part| &part.open))
         .table(&table("Own labels: only those that the corpus has", &|part| &part.own_labels))

@@ -41,7 +41,7 @@ fn write_table(evaluation: &Evaluation, out: &mut String) -> std::fmt::Result {
     if !parts.is_empty() {
         writeln!(
             out,
-            "{:<9} {:>6} {:>5}  {:>11} {:>13} {:>11} {:>6} {:>6} {:>6} {:>5}  {:>11}",
+            "{:<9} {:>6} {:>5}  {:>11} {:>13} {:>11} {:>6} {:>6} {:>6} {:>5} {:>8}  {:>11}",
             "corpus",
             "clips",
             "spk.",
@@ -52,6 +52,7 @@ fn write_table(evaluation: &Evaluation, out: &mut String) -> std::fmt::Result {
             "F1",
             "NLL",
             "ECE",
+            "together",
             "own UA"
         )?;
         for part in &parts {
@@ -59,7 +60,8 @@ fn write_table(evaluation: &Evaluation, out: &mut String) -> std::fmt::Result {
         }
         writeln!(
             out,
-            "\nin per cent, ± over folds; NLL in nats; own UA: among the labels of the corpus only"
+            "\nin per cent, ± over folds; NLL in nats; ECE: mean of each fold's, and of all folds' clips \
+             together; own UA: among the labels of the corpus only"
         )?;
         write_conditions(&parts, out)?;
         write_course(&parts, out)?;
@@ -92,7 +94,7 @@ fn figures_row(part: &Part, figures: &Figures) -> String {
         .and_then(|ua| ua.worst_fold)
         .map_or_else(|| "-".to_owned(), |w| format!("{} ({})", percent(w.value), w.fold));
     format!(
-        "{:<9} {:>6} {:>5}  {:>11} {:>13} {:>11} {:>6} {:>6} {:>6} {:>5}  {:>11}",
+        "{:<9} {:>6} {:>5}  {:>11} {:>13} {:>11} {:>6} {:>6} {:>6} {:>5} {:>8}  {:>11}",
         part.corpus,
         part.clips,
         part.speakers,
@@ -103,6 +105,7 @@ fn figures_row(part: &Part, figures: &Figures) -> String {
         share(figures.macro_f1.as_ref()),
         nats(figures.nll.as_ref()),
         share(figures.ece.as_ref()),
+        share(figures.ece_together.as_ref()),
         spread(part.own_labels.ua.as_ref()),
     )
 }

@@ -6,11 +6,12 @@ The layout of the first is documented in docs/evaluation.md; a *summary* there h
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from string import Template
 
 from . import labels
-from .learn import MEMBERS, Recipe
+from .learn import MEMBERS, Recipe, changed
 from .package import TRAINING_DATA, description, listed
 from .splits import DEVELOPED
 
@@ -83,7 +84,7 @@ def figures(facts: dict, measured: dict) -> dict[str, float]:
             if condition["own_labels_ua"] is not None and condition["condition"] != "clean":
                 found[f"ua_{condition['condition'].replace('-', '_')}_{key}"] = condition["own_labels_ua"]["mean"]
     if measured.get("pooled"):
-        found["ece_pooled"] = measured["pooled"]["open"]["ece"]["mean"]
+        found["ece_pooled"] = measured["pooled"]["open"]["ece_together"]["mean"]
     if measured.get("random"):
         found["random_split_accuracy"] = measured["random"]["all"]["accuracy"]["mean"]
         found["random_split_loss"] = measured["random"]["all"]["nll"]["mean"]
@@ -123,8 +124,11 @@ def pooled(measured: dict) -> str:
     told = measured.get("pooled")
     if not told:
         return ""
-    ua, ece = (told["open"][figure]["mean"] for figure in ("ua", "ece"))
-    return f"Over the clips of all corpora together, among all labels: UA {percent(ua)}, ECE {ece:.3f}."
+    ua, ece, of_folds = (told["open"][figure]["mean"] for figure in ("ua", "ece_together", "ece"))
+    return (
+        f"Over the clips of all corpora and folds together, among all labels: UA {percent(ua)}, ECE {ece:.3f}; "
+        f"the mean of each fold's ECE over all corpora: {of_folds:.3f}."
+    )
 
 
 def recall_table(measured: dict) -> str:
@@ -207,7 +211,11 @@ def licence(facts: dict) -> str:
 
 def again(facts: dict) -> str:
     """The command that makes the model anew."""
-    flags = [f"--set {key}={value}" for key, value in common(facts["members"]).items() if value != USUAL[key] and key not in DIFFERENCES]
+    told = {}
+    for member, differences in zip(facts["members"], MEMBERS):
+        usual = flat(changed(Recipe(), differences).as_dict())
+        told |= {key: value for key, value in flat(member).items() if value != usual[key]}
+    flags = [f"--set {key}={json.dumps(value)}" for key, value in told.items()]
     if len(facts["members"]) != len(MEMBERS):
         flags.insert(0, f"--members {len(facts['members'])}")
     if facts["corpora"] != list(labels.CORPORA):
@@ -226,11 +234,6 @@ def flat(recipe: dict, before: str = "") -> dict:
         elif key != "corpora":
             found[before + key] = list(value) if isinstance(value, tuple) else value
     return found
-
-
-USUAL = flat(Recipe().as_dict())
-# What members may differ in by themselves, see `MEMBERS`.
-DIFFERENCES = {assignment.partition("=")[0] for differences in MEMBERS for assignment in differences}
 
 
 def common(members: list[dict]) -> dict:
