@@ -23,8 +23,11 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import multiprocessing
+import signal
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -171,6 +174,36 @@ def study(corpora: data.Corpora, variants: dict[str, Recipe], seed: int) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Job:
+    """One model to train and to package, in a process of its own."""
+
+    split: str
+    recipe: Recipe
+    seed: int
+    features: Path
+    folder: Path
+
+
+def place_of(runs_folder: Path, name: str) -> Path:
+    return runs_folder / name.replace(":", "-")
+
+
+def perform(job: Job) -> dict[str, float]:
+    """Trains and writes the package; returns the figures on what it was not trained on, if there is any."""
+    # Ctrl-C reaches the whole process group; the parent ends the workers, so they need no traceback of their own.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    learn.seeded(job.seed, threads=1)
+    corpora = data.load(job.features)
+    parts = splits.split(corpora, job.split, job.seed)
+    model = train(corpora, parts, job.recipe, job.seed, lambda line: print(f"{job.split:7} {line}", flush=True))
+    # The design knew no calibration: probabilities are the softmax as it comes.
+    write(job.folder, model, temperature=1.0)
+    if not len(parts.test):
+        return {}
+    return metrics.figures(corpora.emotion[parts.test], logits(model, corpora, parts.test))
+
+
 def build(model: WindowLstm) -> onnx.ModelProto:
     """One window in, logits out."""
     graph = export.Graph()
@@ -285,30 +318,34 @@ def main(typed: list[str] | None = None) -> int:
     add("--epochs", type=int, default=Recipe().epochs)
     add("--study", action="store_true", help="compare variants of the design instead; writes nothing but a table")
     add("--seed", type=int, default=1)
-    add("--threads", type=int, default=os.cpu_count() or 1)
+    add("--workers", type=int, default=os.cpu_count() or 1, help="models trained at a time, a process and a thread each")
     given = parser.parse_args(typed)
     if not given.features.exists():
         print(f"{given.features} is missing: make it with `undertone features CORPORA`", file=sys.stderr)
         return 66
-    learn.seeded(given.seed, given.threads)
+    learn.seeded(given.seed, threads=1)
     corpora, recipe = data.load(given.features), Recipe(epochs=given.epochs)
     if given.study:
         print(study(corpora, VARIANTS, given.seed))
         return 0
-    runs, heard, began = [], {}, time.monotonic()
-    for name in [*(f"fold:{fold}" for fold in given.folds.split(",") if fold), "random", "all"]:
-        parts = splits.split(corpora, name, given.seed)
-        model = train(corpora, parts, recipe, given.seed, lambda line: print(f"{name:7} {line}", flush=True))
+    began = time.monotonic()
+    names = [*(f"fold:{fold}" for fold in given.folds.split(",") if fold), "random", "all"]
+    jobs = [Job(name, recipe, given.seed, given.features, given.out if name == "all" else place_of(given.runs_folder, name)) for name in names]
+    try:
+        with ProcessPoolExecutor(given.workers, multiprocessing.get_context("spawn")) as workers:
+            heard = dict(zip(names, workers.map(perform, jobs)))
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing is kept of the models that were under way", file=sys.stderr)
+        return 130
+    runs = []
+    for name in names:
         kind, _, fold = name.partition(":")
-        folder = given.out if name == "all" else given.runs_folder / name.replace(":", "-")
-        if len(parts.test):
-            heard[name] = (corpora.emotion[parts.test], logits(model, corpora, parts.test))
-        # The design knew no calibration: probabilities are the softmax as it comes.
-        write(folder, model, temperature=1.0)
+        folder = place_of(given.runs_folder, name)
         if kind == "fold":
             runs.append({"model": folder.name, "kind": kind, "fold": int(fold), "seed": given.seed})
         elif kind == "random":
-            (folder / "clips.txt").write_text("\n".join(corpora.clip_names[parts.test]) + "\n", encoding="utf-8")
+            clips = splits.split(corpora, name, given.seed).test
+            (folder / "clips.txt").write_text("\n".join(corpora.clip_names[clips]) + "\n", encoding="utf-8")
             runs.append({"model": folder.name, "kind": kind, "seed": given.seed, "clips": f"{folder.name}/clips.txt"})
     told = {
         "schema": 1,
@@ -325,14 +362,14 @@ def main(typed: list[str] | None = None) -> int:
         "corpora": list(CORPORA),
         "recipe": dataclasses.asdict(recipe),
         "seeds": [given.seed],
-        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "parameters": sum(weight.numel() for weight in WindowLstm(recipe).parameters()),
         "onnx_bytes": (given.out / "model.onnx").stat().st_size,
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
     (given.runs_folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    for name, (truth, said) in heard.items():
-        figures = metrics.figures(truth, said)
-        print(f"{name:7} accuracy {figures['wa']:.3f}  UA {figures['ua']:.3f}  loss {figures['nll']:.3f}")
+    for name, figures in heard.items():
+        if figures:
+            print(f"{name:7} accuracy {figures['wa']:.3f}  UA {figures['ua']:.3f}  loss {figures['nll']:.3f}")
     return 0
 
 

@@ -91,6 +91,17 @@ def test_card_and_manifest_have_the_figures_that_were_measured(folder):
     assert "ua_old" not in manifest["figures"] and "ua_quiet_crema_d" not in manifest["figures"]
 
 
+def test_a_card_begins_with_where_the_model_is_lost():
+    measured = invented()
+    assert card.warning(measured) and "**On recordings of another kind" not in card.text(FACTS, measured | {"corpora": []})
+    (row,) = measured["corpora"]
+    row["own_labels"] = row["own_labels"] | {"ua": summary(0.17)}
+    row["labels"] = list(labels.LABELS)
+    assert "(UA: CREMA-D 17.0 %;" in card.text(FACTS, measured)[:400]
+    row["own_labels"] = row["own_labels"] | {"ua": summary(0.30)}
+    assert not card.warning(measured)
+
+
 def test_the_folds_that_a_recipe_was_chosen_on_are_not_blind():
     assert card.blind({"0": 0.9, "1": 0.9, "2": 0.5, "4": 0.7}) == pytest.approx(0.6)
     assert card.blind({"0": 0.9}) is None

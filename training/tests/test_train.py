@@ -88,7 +88,7 @@ def test_a_model_of_one_free_corpus_has_its_labels_alone(features, tmp_path):
 def test_the_original_design_is_packaged_for_the_same_judge(features, tmp_path, capsys):
     out, runs = tmp_path / "original", tmp_path / "runs"
     typed = ["--features", str(features), "--out", str(out), "--runs-folder", str(runs)]
-    assert original.main([*typed, "--folds", "0", "--epochs", "1", "--threads", "1"]) == 0
+    assert original.main([*typed, "--folds", "0", "--epochs", "1", "--workers", "2"]) == 0
     assert "random  accuracy" in capsys.readouterr().out
     manifest = tomllib.loads((out / "model.toml").read_text())
     assert manifest["kind"] == "window-mfcc" and manifest["input"]["shape"] == ["batch", 188, 40]

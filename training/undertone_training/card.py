@@ -131,6 +131,21 @@ def pooled(measured: dict) -> str:
     )
 
 
+def warning(measured: dict) -> str:
+    """What must be known first: corpora that are new to the model and on which it is hardly better than chance."""
+    lost = [
+        f"{title(row['corpus'])} {percent(row['own_labels']['ua']['mean'])} %"
+        for row in measured["corpora"]
+        if row.get("training") == "foreign" and row["own_labels"]["ua"]["mean"] < 2.0 / len(row["labels"])
+    ]
+    if not lost:
+        return ""
+    return (
+        f"\n**On recordings of another kind than its own it is little better than chance** (UA: {listed(lost)}; chance is 12.5 to "
+        "16.7 %). It is somewhere to start from with recordings of your own, not a model to deploy as it is.\n"
+    )
+
+
 def recall_table(measured: dict) -> str:
     rows = []
     for row in measured["corpora"]:
@@ -305,6 +320,7 @@ def text(facts: dict, measured: dict) -> str:
         state_size=facts["state_size"],
         protocol=protocol(measured),
         unseen=unseen_table(measured),
+        warning=warning(measured),
         pooled=pooled(measured),
         rare_labels=beside("rare_labels.md").strip() if len(corpora) > 1 else RARE_LABELS_OF_ONE,
         again=again(facts),
