@@ -28,6 +28,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class Recipe:
     dense: int = 64
     dropout: float = 0.3
     epochs: int = 15
+    # Added to the seed of weights and batches, not to that of the split: the same design again.
+    repetition: int = 0
     batch: int = 64
     learning_rate: float = 1e-3
 
@@ -68,6 +71,7 @@ class Recipe:
 PLAIN = Recipe(epochs=10)
 VARIANTS = {
     "as it was": PLAIN,
+    "as it was, other first weights": replace(PLAIN, repetition=1),
     "13 coefficients": replace(PLAIN, coefficients=13),
     "64 coefficients": replace(PLAIN, coefficients=64),
     "64 units": replace(PLAIN, units=64),
@@ -146,32 +150,57 @@ def logits(model: WindowLstm, corpora: data.Corpora, clips: np.ndarray) -> np.nd
     return np.concatenate([model(torch.from_numpy(batch)).numpy() for batch in heard])
 
 
-def study(corpora: data.Corpora, variants: dict[str, Recipe], seed: int) -> str:
-    """A Markdown table: each variant on clips that it learnt from, on others of the same speakers, on other speakers.
+@dataclass(frozen=True)
+class Variant:
+    """One row of the study, to be made in a process of its own."""
 
-    Fold 0 is left out of training.
-    """
+    name: str
+    recipe: Recipe
+    seed: int
+    features: Path
+
+
+def compare(variant: Variant) -> list[str]:
+    """The row: name, weights, then what the variant says of clips that it learnt from, of others of the same speakers, and of
+    the speakers of fold 0, who are left out of training; of those also by corpus."""
+    learn.seeded(variant.seed, threads=1)
+    corpora, recipe = data.load(variant.features), variant.recipe
     unseen, known = np.flatnonzero(corpora.fold == 0), np.flatnonzero(corpora.fold != 0)
-    parts = splits.split(corpora, "random", seed)
+    parts = splits.split(corpora, "random", variant.seed)
     kept = splits.Split(np.setdiff1d(parts.train, unseen), parts.validation[:0], np.intersect1d(parts.test, known))
-    sample = np.random.default_rng(seed).choice(kept.train, min(2000, len(kept.train)), replace=False)
+    sample = np.random.default_rng(variant.seed).choice(kept.train, min(2000, len(kept.train)), replace=False)
+    tell = lambda line: print(f"{variant.name}: {line}", file=sys.stderr, flush=True)
+    model = train(corpora, kept, recipe, variant.seed + recipe.repetition, tell)
+    cells = [variant.name, f"{sum(weight.numel() for weight in model.parameters()):,}"]
+    for clips in (sample, kept.test, unseen):
+        said = logits(model, corpora, clips)
+        figures = metrics.figures(corpora.emotion[clips], said)
+        cells.append(f"{100 * figures['wa']:.1f} / {figures['nll']:.2f}")
+    for corpus in present(corpora):
+        inside = corpora.corpus[unseen] == CORPORA.index(corpus)
+        cells.append(f"{100 * metrics.figures(corpora.emotion[unseen][inside], said[inside])['ua']:.1f}")
+    return cells
+
+
+def present(corpora: data.Corpora) -> list[str]:
+    """The corpora of fold 0."""
+    return [corpus for index, corpus in enumerate(CORPORA) if ((corpora.corpus == index) & (corpora.fold == 0)).any()]
+
+
+def study(features: Path, variants: dict[str, Recipe], seed: int, workers: int) -> str:
+    """A Markdown table with a row for each variant, see `compare`."""
     heads = ["variant", "weights", "seen clips: accuracy / loss", "random split: accuracy / loss"]
-    present = [corpus for corpus in CORPORA if (corpora.corpus[unseen] == CORPORA.index(corpus)).any()]
-    heads += ["unseen speakers: accuracy / loss", *(f"{corpus}: UA" for corpus in present)]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for name, recipe in variants.items():
-        model = train(corpora, kept, recipe, seed, lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True))
-        cells = [name, f"{sum(weight.numel() for weight in model.parameters()):,}"]
-        for clips in (sample, kept.test, unseen):
-            said = logits(model, corpora, clips)
-            figures = metrics.figures(corpora.emotion[clips], said)
-            cells.append(f"{100 * figures['wa']:.1f} / {figures['nll']:.2f}")
-        for corpus in present:
-            inside = corpora.corpus[unseen] == CORPORA.index(corpus)
-            cells.append(f"{100 * metrics.figures(corpora.emotion[unseen][inside], said[inside])['ua']:.1f}")
-        lines.append("| " + " | ".join(cells) + " |")
-        print(lines[-1], file=sys.stderr, flush=True)
-    return "\n".join(lines)
+    heads += ["unseen speakers: accuracy / loss", *(f"{corpus}: UA" for corpus in present(data.load(features)))]
+    rows = in_parallel(compare, [Variant(name, recipe, seed, features) for name, recipe in variants.items()], workers)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, ["---"] * len(heads), *rows])
+
+
+def in_parallel(function, jobs: list, workers: int) -> list:
+    """What `function` makes of each of `jobs`, `workers` at a time, a process each."""
+    spawn = multiprocessing.get_context("spawn")
+    # Ctrl-C reaches the whole process group; the parent ends the workers, so they need no traceback of their own.
+    with ProcessPoolExecutor(workers, spawn, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
+        return list(pool.map(function, jobs))
 
 
 @dataclass(frozen=True)
@@ -191,8 +220,6 @@ def place_of(runs_folder: Path, name: str) -> Path:
 
 def perform(job: Job) -> dict[str, float]:
     """Trains and writes the package; returns the figures on what it was not trained on, if there is any."""
-    # Ctrl-C reaches the whole process group; the parent ends the workers, so they need no traceback of their own.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     learn.seeded(job.seed, threads=1)
     corpora = data.load(job.features)
     parts = splits.split(corpora, job.split, job.seed)
@@ -323,20 +350,20 @@ def main(typed: list[str] | None = None) -> int:
     if not given.features.exists():
         print(f"{given.features} is missing: make it with `undertone features CORPORA`", file=sys.stderr)
         return 66
-    learn.seeded(given.seed, threads=1)
-    corpora, recipe = data.load(given.features), Recipe(epochs=given.epochs)
-    if given.study:
-        print(study(corpora, VARIANTS, given.seed))
-        return 0
     began = time.monotonic()
+    recipe = Recipe(epochs=given.epochs)
     names = [*(f"fold:{fold}" for fold in given.folds.split(",") if fold), "random", "all"]
-    jobs = [Job(name, recipe, given.seed, given.features, given.out if name == "all" else place_of(given.runs_folder, name)) for name in names]
+    folders = [given.out if name == "all" else place_of(given.runs_folder, name) for name in names]
+    jobs = [Job(name, recipe, given.seed, given.features, folder) for name, folder in zip(names, folders)]
     try:
-        with ProcessPoolExecutor(given.workers, multiprocessing.get_context("spawn")) as workers:
-            heard = dict(zip(names, workers.map(perform, jobs)))
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing is kept of the models that were under way", file=sys.stderr)
+        if given.study:
+            print(study(given.features, VARIANTS, given.seed, given.workers))
+            return 0
+        heard = dict(zip(names, in_parallel(perform, jobs, given.workers)))
+    except (KeyboardInterrupt, BrokenProcessPool):
+        print("\nended before its time; nothing was kept of the models that were under way", file=sys.stderr)
         return 130
+    corpora = data.load(given.features)
     runs = []
     for name in names:
         kind, _, fold = name.partition(":")

@@ -104,7 +104,7 @@ def test_the_original_design_is_packaged_for_the_same_judge(features, tmp_path, 
 
 def test_variants_of_the_original_are_compared_on_known_and_on_unseen_speakers(features):
     small = original.Recipe(units=4, coefficients=13, dense=4, layers=1, epochs=1)
-    table = original.study(data.load(features), {"a": small, "b": dataclasses.replace(small, layers=2)}, 1).splitlines()
+    table = original.study(features, {"a": small, "b": dataclasses.replace(small, layers=2)}, 1, workers=2).splitlines()
     assert len(table) == 4 and table[2].startswith("| a | ") and "crema-d: UA" in table[0]
     assert len({line.count("|") for line in table}) == 1
 
