@@ -212,7 +212,7 @@ pub struct Figures {
     /// Expected calibration error, of each fold's clips by themselves.
     pub ece: Option<Summary>,
     /// Expected calibration error of the clips of all folds together, as the reliability curve shows it. A fold
-    /// of few clips is never quite calibrated, however good the model, so this is the smaller of the two.
+    /// of few clips never looks quite calibrated, however good the model.
     pub ece_together: Option<Summary>,
     /// 95 % interval of the UA over all clips, by bootstrap over speakers.
     pub ua_interval: Option<Interval>,

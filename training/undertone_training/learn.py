@@ -70,7 +70,7 @@ def changed(recipe, assignments: Iterable[str]):
     for assignment in assignments:
         path, _, text = assignment.partition("=")
         name, _, rest = path.partition(".")
-        known = {field.name for field in fields(recipe)}
+        known = {one.name for one in fields(recipe)}
         if name not in known or not text:
             raise ValueError(f"{assignment}: there is no {name!r}; there are {', '.join(sorted(known))}")
         old = getattr(recipe, name)

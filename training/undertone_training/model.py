@@ -59,6 +59,14 @@ class Shape:
         return sum(self.state_sizes)
 
 
+@torch.no_grad()
+def open_forget_gate(lstm: nn.LSTM) -> None:
+    """A forget gate that starts open lets gradients through the first epochs. All other biases start at zero."""
+    lstm.bias_hh_l0.zero_()
+    lstm.bias_ih_l0.zero_()
+    lstm.bias_ih_l0[lstm.hidden_size : 2 * lstm.hidden_size] = 1.0
+
+
 class StreamingLstm(nn.Module):
     """`forward` hears whole utterances, `step` one step of each; both give the same logits."""
 
@@ -84,11 +92,7 @@ class StreamingLstm(nn.Module):
         self.listeners = nn.Linear(shape.hidden, labels)
         self.dropout = nn.Dropout(shape.dropout)
         for lstm in self.lstm:
-            # A forget gate that starts open lets gradients through the first epochs.
-            nn.init.zeros_(lstm.bias_hh_l0)
-            with torch.no_grad():
-                lstm.bias_ih_l0.zero_()
-                lstm.bias_ih_l0[shape.units : 2 * shape.units] = 1.0
+            open_forget_gate(lstm)
 
     @torch.no_grad()
     def normalise_by(self, mfcc: Tensor) -> None:
@@ -168,8 +172,8 @@ class StreamingLstm(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Networks that speak as one: the mean of their logits, which is the geometric mean of what they
-    say. Its state is theirs, one behind the other."""
+    """Networks that speak as one: the mean of their logits, which is the geometric mean of what they say. Its state is
+    theirs, one behind the other."""
 
     def __init__(self, members: Sequence[StreamingLstm]):
         super().__init__()
