@@ -102,6 +102,8 @@ def seeded(seed: int, threads: int, device: str = "cpu") -> None:
     torch.manual_seed(seed)
     # CUDA has no deterministic cumulative sum, so there only the CPU's promise can be kept.
     torch.use_deterministic_algorithms(device == "cpu")
+    # Memory that is about to be written is otherwise filled with NaN first, at a twelfth of the whole time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def train(
