@@ -8,7 +8,7 @@ ARGS ?=
 UNDERTONE_CORPORA ?=
 export UNDERTONE_CORPORA
 
-.PHONY: help setup serve test test-rust test-python test-training test-finetune lint doc fuzz model bench clean
+.PHONY: help setup serve test test-servers test-rust test-python crash test-training test-finetune lint doc fuzz model bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,7 +24,14 @@ serve: setup ## Serve on loopback with the embedded model.
 
 test: test-rust test-python ## Run every test but training's.
 
-test-rust: setup
+# The servers that tests start themselves.
+test-servers:
+	@test -x "$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -1)" || command -v initdb >/dev/null || \
+		{ echo "PostgreSQL is missing: apt-get install postgresql" >&2; exit 1; }
+	@PATH="$$PATH:/usr/sbin" command -v nats-server >/dev/null || \
+		{ echo "nats-server is missing: apt-get install nats-server" >&2; exit 1; }
+
+test-rust: setup test-servers
 	$(CARGO) test
 ifeq ($(UNDERTONE_CORPORA),)
 	@echo "NOT RUN: the tests on real corpora; set UNDERTONE_CORPORA to a folder with them"
@@ -34,6 +41,12 @@ test-python: setup .venv-test/ready
 	$(CARGO) build --bin undertone
 	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
 		.venv-test/bin/python -m pytest -q -p no:cacheprovider tests/python
+
+# How often servers are killed under load, on each of the databases.
+CRASHES ?= 100
+
+crash: setup test-servers ## Kill servers CRASHES times; check that every escalation arrives.
+	UNDERTONE_CRASHES=$(CRASHES) $(CARGO) test --test it crash:: -- --nocapture
 
 .venv-test/ready: tests/python/requirements.txt
 	$(PYTHON) -m venv .venv-test || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
@@ -73,12 +86,14 @@ FUZZ_RUN = PATH="$(abspath $(FUZZ_HOME))/bin:$$PATH" $(CARGO) fuzz run --sanitiz
 
 fuzz: setup $(CARGO_FUZZ) ## Run every fuzz target for FUZZ_SECONDS (installs cargo-fuzz).
 	@command -v c++ >/dev/null || { echo "A C++ compiler is missing: apt-get install g++" >&2; exit 1; }
-	mkdir -p $(FUZZ_HOME)/corpus/container_decode $(FUZZ_HOME)/corpus/audio_decode $(FUZZ_HOME)/corpus/session
+	mkdir -p $(FUZZ_HOME)/corpus/container_decode $(FUZZ_HOME)/corpus/audio_decode $(FUZZ_HOME)/corpus/session $(FUZZ_HOME)/corpus/policy_parse
+	cp policies/*.yaml $(FUZZ_HOME)/corpus/policy_parse
 	for file in tests/data/tone_* tests/data/*.mkv; do \
 		{ printf '\000'; cat "$$file"; } > $(FUZZ_HOME)/corpus/container_decode/$$(basename "$$file"); \
 	done
 	$(FUZZ_RUN) audio_decode $(FUZZ_HOME)/corpus/audio_decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
 	$(FUZZ_RUN) container_decode $(FUZZ_HOME)/corpus/container_decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=40000 -rss_limit_mb=2048
+	$(FUZZ_RUN) policy_parse $(FUZZ_HOME)/corpus/policy_parse -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
 	$(FUZZ_RUN) session $(FUZZ_HOME)/corpus/session -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
 
 $(CARGO_FUZZ):

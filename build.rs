@@ -11,7 +11,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=models/undertone-four");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let descriptors = protox::compile(["undertone/v1/emotion_service.proto"], ["proto"])?;
+    let descriptors = protox::compile(
+        ["undertone/v1/emotion_service.proto", "undertone/v1/escalation_service.proto"],
+        ["proto"],
+    )?;
     std::fs::write(out.join("undertone.v1.descriptors"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         // Audio is taken as `Bytes`: a view into the HTTP/2 frame, not a copy.
@@ -23,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed(".undertone.v1.StreamEmotionResponse.message.estimate")
         .boxed(".undertone.v1.StreamEmotionResponse.message.utterance")
         .boxed(".undertone.v1.StreamEmotionResponse.message.finished")
+        .boxed(".undertone.v1.StreamEmotionResponse.message.escalation")
         .codec_path("crate::wire::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())

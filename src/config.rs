@@ -5,6 +5,7 @@
 //! the file beats the default. Defaults stand here once.
 
 use std::fmt;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,7 +14,10 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::escalation::sinks::{Delivery, Secrets};
+use crate::escalation::{Location, RecorderSettings};
 use crate::model::{EngineSettings, LoadSettings};
+use crate::policy::Severity;
 use crate::wire::parse::{Defaults, MAX_INTERVAL, MIN_INTERVAL};
 
 /// A duration as people write it: `500ms`, `10s`, `4h`.
@@ -53,6 +57,41 @@ const fn ms(ms: u64) -> Span {
 
 const fn secs(secs: u64) -> Span {
     Span(Duration::from_secs(secs))
+}
+
+/// Where the store is. Never shown with its password.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct StoreUrl(pub String);
+
+impl FromStr for StoreUrl {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.parse::<Location>() {
+            Ok(location) => location.fmt(f),
+            Err(_) if self.0.is_empty() => Ok(()),
+            Err(_) => f.write_str("unreadable"),
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for StoreUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// How logs look.
@@ -169,6 +208,43 @@ settings! {
     min_confidence: f32 = Defaults::default().min_confidence, "UNDERTONE_MIN_CONFIDENCE";
     /// What is left of the previous utterance's weight after each step (256 ms) of a new one.
     carry: f32 = Defaults::default().carry, "UNDERTONE_CARRY";
+    /// Where escalations are kept: `sqlite:FILE`, or `postgres://...` where several replicas share it. Empty:
+    /// nowhere, and streams cannot have policies.
+    escalation_store: StoreUrl = StoreUrl("sqlite:undertone.db".to_owned()), "UNDERTONE_ESCALATION_STORE";
+    /// File that holds the value of `escalation_store`, such as a mounted secret; goes before it.
+    escalation_store_file: PathBuf = PathBuf::new(), "UNDERTONE_ESCALATION_STORE_FILE";
+    /// Longest time that the store may take for one transaction before it counts as down.
+    store_timeout: Span = secs(2), "UNDERTONE_STORE_TIMEOUT";
+    /// Escalations that wait in memory at most while the store is down.
+    escalation_backlog: u32 = 10_000, "UNDERTONE_ESCALATION_BACKLOG";
+    /// How long after the last thing that happened to it an escalation is kept; 0s for ever.
+    escalation_retention: Span = secs(90 * 86_400), "UNDERTONE_ESCALATION_RETENTION";
+    /// Name of this replica in the leases of deliveries; empty: one is made, another one at every start unless
+    /// the store is SQLite's. The same name after a restart takes up at once what was under way.
+    replica: String = String::new(), "UNDERTONE_REPLICA";
+    /// Watches (`WatchEscalations`) open at once at most.
+    max_watchers: u32 = 256, "UNDERTONE_MAX_WATCHERS";
+    /// Time between two heartbeats of a watch to which nothing happens.
+    watch_heartbeat: Span = secs(15), "UNDERTONE_WATCH_HEARTBEAT";
+    /// Time between two looks for what other replicas have recorded.
+    watch_poll: Span = secs(1), "UNDERTONE_WATCH_POLL";
+    /// Folder of policies (*.yaml) besides those built in [default: none]
+    policies: PathBuf = PathBuf::new(), "UNDERTONE_POLICIES";
+    /// Time between two looks whether the folder of policies has changed.
+    policy_reload: Span = secs(2), "UNDERTONE_POLICY_RELOAD";
+    /// Policy of streams that name none [default: none]
+    default_policy: String = String::new(), "UNDERTONE_DEFAULT_POLICY";
+    /// Whether streams may bring a policy of their own.
+    inline_policies: bool = true, "UNDERTONE_INLINE_POLICIES";
+    /// Highest severity that rules of such a policy may have.
+    inline_policy_severity: Severity = Severity::High, "UNDERTONE_INLINE_POLICY_SEVERITY";
+    /// File that says where escalations are delivered [default: nowhere]
+    delivery: PathBuf = PathBuf::new(), "UNDERTONE_DELIVERY";
+    /// How long a delivery is this replica's before another one may attempt it; longer than any sink's
+    /// time-out.
+    delivery_lease: Span = secs(60), "UNDERTONE_DELIVERY_LEASE";
+    /// Time between two looks for deliveries that are due again.
+    delivery_poll: Span = ms(250), "UNDERTONE_DELIVERY_POLL";
     /// Whether the server answers gRPC reflection.
     reflection: bool = true, "UNDERTONE_REFLECTION";
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,undertone=debug`.
@@ -177,6 +253,29 @@ settings! {
     log_format: LogFormat = LogFormat::Text, "UNDERTONE_LOG_FORMAT";
     /// OTLP endpoint (gRPC) for traces and metrics, such as <http://localhost:4317> [default: none]
     otlp_endpoint: String = String::new(), "UNDERTONE_OTLP_ENDPOINT";
+}
+
+/// Largest file with a secret or certificates, in bytes: a whole bundle of root certificates fits.
+const MAX_SECRET_BYTES: u64 = 1 << 20;
+
+/// Secrets from the process's environment and from files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Environment;
+
+impl Secrets for Environment {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&self, path: &Path) -> io::Result<String> {
+        let mut text = String::new();
+        std::fs::File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MAX_SECRET_BYTES {
+            return Err(io::Error::other(format!("it has more than {MAX_SECRET_BYTES} bytes")));
+        }
+        Ok(text)
+    }
 }
 
 /// Where settings come from on the command line.
@@ -251,6 +350,8 @@ impl Settings {
             ("engine_queue", self.engine_queue, 1, 1 << 20),
             ("engine_threads", self.engine_threads, 1, 256),
             ("worker_threads", self.worker_threads, 0, 1024),
+            ("escalation_backlog", self.escalation_backlog, 1, 1 << 24),
+            ("max_watchers", self.max_watchers, 1, 1 << 16),
         ] {
             if !(min..=max).contains(&value) {
                 return refuse(key, format!("must be {min} to {max}, not {value}"));
@@ -292,6 +393,23 @@ impl Settings {
             ),
             ("voice_lead_in", self.voice_lead_in, Duration::ZERO, Duration::from_secs(2)),
             ("min_speech", self.min_speech, Duration::ZERO, Duration::from_secs(10)),
+            (
+                "store_timeout",
+                self.store_timeout,
+                Duration::from_millis(50),
+                Duration::from_mins(1),
+            ),
+            ("escalation_retention", self.escalation_retention, Duration::ZERO, 36_500 * DAY),
+            ("watch_heartbeat", self.watch_heartbeat, Duration::from_millis(100), DAY),
+            ("watch_poll", self.watch_poll, Duration::from_millis(10), Duration::from_mins(1)),
+            ("policy_reload", self.policy_reload, Duration::from_millis(50), DAY),
+            ("delivery_lease", self.delivery_lease, Duration::from_secs(1), DAY),
+            (
+                "delivery_poll",
+                self.delivery_poll,
+                Duration::from_millis(10),
+                Duration::from_mins(1),
+            ),
         ] {
             if !(min..=max).contains(&span.0) {
                 let (min, max) = (Span(min), Span(max));
@@ -311,6 +429,55 @@ impl Settings {
             },
             threads: self.engine_threads as usize,
             library: Some(self.ort_dylib_path.clone()).filter(|path| !path.as_os_str().is_empty()),
+        }
+    }
+
+    /// Where escalations are kept, if anywhere.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it cannot be read or names no store.
+    pub fn store_location(&self) -> Result<Option<Location>, ConfigError> {
+        let file = &self.escalation_store_file;
+        let (key, text) = if file.as_os_str().is_empty() {
+            ("escalation_store", self.escalation_store.0.clone())
+        } else {
+            let text = std::fs::read_to_string(file)
+                .map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+            ("escalation_store_file", text)
+        };
+        match text.trim() {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|error: crate::escalation::StoreError| {
+                ConfigError::Value { key, problem: error.to_string() }
+            }),
+        }
+    }
+
+    /// Where escalations are delivered; nowhere without a delivery file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, line and column.
+    pub fn delivery(&self) -> Result<Delivery, ConfigError> {
+        let path = &self.delivery;
+        if path.as_os_str().is_empty() {
+            return Ok(Delivery::default());
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        Delivery::parse(&text, &Environment).map_err(|error| ConfigError::Value {
+            key: "delivery",
+            problem: format!("{}: {error}", path.display()),
+        })
+    }
+
+    /// How escalations are kept and delivered.
+    pub fn recorder(&self) -> RecorderSettings {
+        RecorderSettings {
+            timeout: self.store_timeout.0,
+            backlog: self.escalation_backlog as usize,
+            retention: self.escalation_retention.0,
+            poll: self.delivery_poll.0,
+            lease: self.delivery_lease.0,
         }
     }
 

@@ -13,6 +13,8 @@
 //! | [`features`] | hops -> log-mel, voice activity, MFCCs (rustfft) |
 //! | [`model`] | manifests, the batching engine, ONNX Runtime (ort) |
 //! | [`tracking`] | voice activity -> utterances; outputs -> estimates; pure |
+//! | [`policy`] | rules over tracked signals -> decisions; pure |
+//! | [`escalation`] | their life, the store (sqlx), delivery to sinks (reqwest, async-nats) |
 //! | [`wire`] | the protocol: generated code, parsing, rendering (prost) |
 //! | [`session`] | one actor per stream; whole clips through the same path |
 //! | [`config`] | flags, environment, file -> settings |
@@ -32,6 +34,11 @@
 //! - **lane**: a set of channels analysed as one voice.
 //! - **utterance**: speech between two pauses of at least the hang-over.
 //! - **session**: one stream, from its configuration to its summary.
+//! - **reading**: what a policy looks at, one per channel and step.
+//! - **policy**: rules over readings; each **rule** raises, updates and clears escalations.
+//! - **escalation**: a rule in force on a channel, from its onset on; kept and delivered.
+//! - **occurrence**: one thing that happens to an escalation; numbered, and delivered under its own id.
+//! - **sink**: where occurrences are delivered.
 //!
 //! # Invariants
 //! 1. What comes out depends on the audio alone: features to the bit, events and estimates for any
@@ -40,15 +47,19 @@
 //! 3. Audio is never written and never logged.
 //! 4. Every queue has a bound. A client that does not read is not read from.
 //! 5. Bytes from a client never panic.
+//! 6. Nobody is told of an occurrence before it is committed, but a stream's client while the store is
+//!    down, who is told that it is not.
 
 pub mod audio;
 pub mod commands;
 pub mod config;
 pub mod corpus;
 pub mod emotion;
+pub mod escalation;
 pub mod evaluation;
 pub mod features;
 pub mod model;
+pub mod policy;
 pub mod report;
 pub mod server;
 pub mod session;

@@ -35,6 +35,17 @@ pub struct Metrics {
     engine_wait: Histogram<f64>,
     engine_run: Histogram<f64>,
     model_info: Gauge<u64>,
+    escalations: Counter<u64>,
+    escalations_lost: Counter<u64>,
+    suppressed: Counter<u64>,
+    store_up: Gauge<u64>,
+    store_waiting: Gauge<u64>,
+    store_commit: Histogram<f64>,
+    attempts: Counter<u64>,
+    attempt_seconds: Histogram<f64>,
+    departure: Histogram<f64>,
+    delivery_lag: Histogram<f64>,
+    policy_reloads: Counter<u64>,
 }
 
 impl Metrics {
@@ -82,6 +93,38 @@ impl Metrics {
                 .u64_gauge("undertone.model")
                 .with_description("1 for each loaded model")
                 .build(),
+            escalations: count(
+                "undertone.escalations",
+                "What happened to escalations, by event and severity",
+            ),
+            escalations_lost: count(
+                "undertone.escalations.lost",
+                "Changes that could not be recorded; each is in the log",
+            ),
+            suppressed: count(
+                "undertone.escalations.suppressed",
+                "Escalations that a policy's budget swallowed",
+            ),
+            store_up: meter
+                .u64_gauge("undertone.store.up")
+                .with_description("1 while escalations are durable")
+                .build(),
+            store_waiting: meter
+                .u64_gauge("undertone.store.waiting")
+                .with_description("Changes that wait in memory for the store")
+                .build(),
+            store_commit: seconds("undertone.store.commit", "One transaction of the store"),
+            attempts: count(
+                "undertone.delivery.attempts",
+                "Attempts to deliver, by sink and outcome",
+            ),
+            attempt_seconds: seconds("undertone.delivery.attempt", "One attempt to deliver"),
+            departure: seconds(
+                "undertone.delivery.departure",
+                "From a decision to the start of the first attempt to deliver it",
+            ),
+            delivery_lag: seconds("undertone.delivery.lag", "From a decision to its arrival"),
+            policy_reloads: count("undertone.policy.reloads", "Policies read anew, by outcome"),
         }
     }
 
@@ -140,6 +183,59 @@ impl Metrics {
     /// An utterance ended.
     pub fn utterance(&self) {
         self.utterances.add(1, &[]);
+    }
+
+    /// `event` happened to an escalation.
+    pub fn escalation(&self, event: &'static str, severity: &'static str) {
+        let labels = [KeyValue::new("event", event), KeyValue::new("severity", severity)];
+        self.escalations.add(1, &labels);
+    }
+
+    /// A change could not be recorded.
+    pub fn escalation_lost(&self) {
+        self.escalations_lost.add(1, &[]);
+    }
+
+    /// A policy's budget swallowed escalations.
+    pub fn escalations_suppressed(&self, count: u64) {
+        self.suppressed.add(count, &[]);
+    }
+
+    /// Whether escalations are durable.
+    pub fn store_up(&self, up: bool) {
+        self.store_up.record(u64::from(up), &[]);
+    }
+
+    /// Changes wait for the store.
+    pub fn store_waiting(&self, count: usize) {
+        self.store_waiting.record(count as u64, &[]);
+    }
+
+    /// A transaction took `took`.
+    pub fn store_commit(&self, took: Duration) {
+        self.store_commit.record(took.as_secs_f64(), &[]);
+    }
+
+    /// An attempt to deliver to `sink` took `took`. Sinks are few: the delivery file names them.
+    pub fn delivery_attempt(&self, sink: &str, outcome: &'static str, took: Duration) {
+        let sink = KeyValue::new("sink", sink.to_owned());
+        self.attempts.add(1, &[sink.clone(), KeyValue::new("outcome", outcome)]);
+        self.attempt_seconds.record(took.as_secs_f64(), &[sink]);
+    }
+
+    /// The first attempt to deliver begins `after` the decision.
+    pub fn delivery_departs(&self, sink: &str, after: Duration) {
+        self.departure.record(after.as_secs_f64(), &[KeyValue::new("sink", sink.to_owned())]);
+    }
+
+    /// A delivery arrived `after` the decision.
+    pub fn delivered(&self, sink: &str, after: Duration) {
+        self.delivery_lag.record(after.as_secs_f64(), &[KeyValue::new("sink", sink.to_owned())]);
+    }
+
+    /// Policies were read anew.
+    pub fn policy_reload(&self, outcome: &'static str) {
+        self.policy_reloads.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
     /// A warning was sent.

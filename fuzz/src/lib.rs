@@ -2,4 +2,5 @@
 //! `fuzz_targets/`, and the service's own tests include the same files and drive them on stable Rust.
 
 pub mod audio;
+pub mod policy;
 pub mod session;

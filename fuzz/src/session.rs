@@ -104,6 +104,7 @@ fn context(models: &Models, strict: bool) -> Context {
             drain_deadline: Duration::from_secs(1),
         },
         registry: Registry::new(1),
+        escalating: None,
         draining: CancellationToken::new(),
     }
 }
@@ -287,8 +288,9 @@ fn config(bytes: &mut Bytes) -> v1::StreamConfig {
             hang_over: duration(bytes),
         }),
         events: (flags & 0x80 != 0)
-            .then_some(v1::EventSelection { no_utterances: true, no_warnings: false }),
+            .then_some(v1::EventSelection { no_utterances: true, ..v1::EventSelection::default() }),
         min_speech: duration(bytes),
         min_confidence: (flags & 4 != 0).then(|| fraction(bytes)),
+        policy: None,
     }
 }

@@ -228,7 +228,7 @@ fn row(path: &Path, model: &Model, report: &ClipReport) -> Row {
                     abstains: u.judgement.abstains.map(Abstain::name),
                 })
             }
-            Event::Estimate(_) | Event::Warning(_) => None,
+            Event::Estimate(_) | Event::Warning(_) | Event::Reading(_) => None,
         })
         .collect();
     let mut notes = Vec::new();

@@ -24,7 +24,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::{Client, DEFAULT_TARGET, Encoding, Failure, Uri, parse_target};
+use super::client::{Client, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Uri, parse_target};
 use crate::config::Span;
 use crate::wire::{render, v1};
 use audio::LoopedAudio;
@@ -107,6 +107,8 @@ pub(super) struct Args {
     /// Name of the model; the server's default one if not given.
     #[arg(long)]
     model_name: Option<String>,
+    #[command(flatten)]
+    policy: PolicyArgs,
     /// Threads of the generator. One does for some thousand streams and leaves the server the rest.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
@@ -205,6 +207,7 @@ async fn measure(args: &Args, connections: u32, audio: LoopedAudio) -> anyhow::R
         audio: Some(audio.format()),
         estimate_interval: Some(render::duration(args.interval.0)),
         model: args.model_name.clone().unwrap_or_default(),
+        policy: args.policy.choice()?,
         ..v1::StreamConfig::default()
     };
     let stage = Arc::new(Stage::new(audio, config));

@@ -2,9 +2,11 @@
 //! answers when it refuses, in words.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use tokio_stream::Stream;
 pub(super) use tonic::transport::Uri;
@@ -226,6 +228,33 @@ impl Responses {
                 None => return Ok(None),
             }
         }
+    }
+}
+
+/// Which policy a stream asks for.
+#[derive(Debug, clap::Args)]
+pub(super) struct PolicyArgs {
+    /// Name of the server's policy that raises escalations; the server's default one if not given.
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+    /// A policy file of one's own, where the server allows it.
+    #[arg(long, value_name = "FILE", conflicts_with = "policy")]
+    policy_file: Option<PathBuf>,
+}
+
+impl PolicyArgs {
+    /// As the protocol has it.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(super) fn choice(&self) -> anyhow::Result<Option<v1::stream_config::Policy>> {
+        use v1::stream_config::Policy;
+        if let Some(path) = &self.policy_file {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            return Ok(Some(Policy::PolicyYaml(text)));
+        }
+        Ok(self.policy.clone().map(Policy::PolicyName))
     }
 }
 

@@ -7,7 +7,10 @@ mod analyze;
 mod bench;
 mod client;
 mod corpus;
+mod delivery;
+mod escalations;
 mod evaluate;
+mod policy;
 mod serve;
 mod stream;
 
@@ -16,6 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{ConfigError, Settings, Source};
+use crate::escalation::sinks::DeliveryError;
 use crate::model::Models;
 
 /// Exit code for bad configuration: `EX_USAGE` of sysexits.h.
@@ -52,6 +56,15 @@ enum Command {
     Check(Source),
     /// List the models that a server with these settings has.
     Models(Source),
+    /// Look at the escalations of a store, acknowledge them, replay what did not arrive.
+    #[command(subcommand)]
+    Escalations(escalations::Command),
+    /// Check, explain and list policies of escalation, and try them out.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Check who is told of escalations, and try it out.
+    #[command(subcommand)]
+    Delivery(delivery::Command),
     /// Find the clips of speech-emotion corpora.
     #[command(subcommand)]
     Corpus(corpus::Command),
@@ -78,6 +91,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Analyze(args) => analyze::run(&args),
         Command::Check(source) => check(&source),
         Command::Models(source) => models(&source),
+        Command::Escalations(command) => escalations::run(&command),
+        Command::Policy(command) => policy::run(command),
+        Command::Delivery(command) => delivery::run(&command),
         Command::Corpus(command) => corpus::run(command),
         Command::Features(args) => corpus::features(&args),
         Command::Evaluate(args) => evaluate::run(&args),
@@ -94,13 +110,32 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("undertone: {error:#}");
-        if error.is::<ConfigError>() { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
+        if is_bad_config(&error) { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
     })
+}
+
+/// Whether a setting is to blame, and not the world.
+fn is_bad_config(error: &anyhow::Error) -> bool {
+    use crate::escalation::StoreError;
+    use crate::server::ServeError;
+    error.is::<ConfigError>()
+        || error.is::<DeliveryError>()
+        || matches!(
+            error.downcast_ref::<ServeError>(),
+            Some(
+                ServeError::Config(_)
+                    | ServeError::Policies(_)
+                    | ServeError::DefaultPolicy { .. }
+                    | ServeError::Lease { .. }
+                    | ServeError::Store(StoreError::Url(_))
+            )
+        )
 }
 
 fn check(source: &Source) -> anyhow::Result<ExitCode> {
     let settings = source.resolve()?;
     load_models(&settings)?;
+    crate::server::Prepared::new(&settings)?;
     print!("{}", toml::to_string(&settings)?);
     Ok(ExitCode::SUCCESS)
 }

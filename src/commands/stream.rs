@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{
-    Client, DEFAULT_TARGET, Encoding, Failure, Response, Responses, Uri, audio_request,
+    Client, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Responses, Uri, audio_request,
     config_request, parse_target,
 };
 use crate::config::Span;
@@ -89,6 +89,8 @@ pub(super) struct Args {
     /// Name of the model; the server's default one if not given.
     #[arg(long)]
     model_name: Option<String>,
+    #[command(flatten)]
+    policy: PolicyArgs,
     /// Names the session in the server's listings.
     #[arg(long)]
     session_id: Option<String>,
@@ -184,7 +186,8 @@ async fn stream(args: Args) -> anyhow::Result<ExitCode> {
     let client = Client::connect(&args.target).await?;
     let (requests, queue) = mpsc::channel(QUEUE);
     // There is room: the queue is new.
-    requests.send(config_request(args.config(shape))).await?;
+    let config = v1::StreamConfig { policy: args.policy.choice()?, ..args.config(shape) };
+    requests.send(config_request(config)).await?;
     let responses = client.stream(ReceiverStream::new(queue)).await?;
     let stop = CancellationToken::new();
     let sent = Arc::new(AtomicU64::new(0));

@@ -135,7 +135,10 @@ async fn hear_once(
     let mut clerk = Clerk::default();
     match sound {
         Sound::Sent(sent) => hear_stream(model, sent, chunk, settings, &mut clerk).await?,
-        Sound::Rows(rows) => hear_rows(model, rows, settings, &mut clerk).await?,
+        Sound::Rows(rows) => {
+            let mut note = |events: &mut Vec<Event>| clerk.note(events);
+            hear_rows(model, rows.iter().copied(), settings, &mut note).await?;
+        }
     }
     Ok(clerk)
 }
@@ -164,12 +167,12 @@ async fn hear_stream(
 }
 
 /// Rows are frames already; the silence behind them is at the floor. As when training features are
-/// extracted, see [`crate::corpus::extract`].
-async fn hear_rows(
+/// extracted, see [`crate::corpus::extract`]. `note` is given what each row has led to and takes it away.
+pub(super) async fn hear_rows(
     model: &Arc<Model>,
-    rows: &[Bands],
+    mut rows: impl Iterator<Item = Bands> + Send,
     settings: &AnalysisSettings,
-    clerk: &mut Clerk,
+    note: &mut (dyn FnMut(&mut Vec<Event>) + Send),
 ) -> Result<(), EngineError> {
     const SILENCE: Bands = [-100.0; MEL_BANDS];
     let mut listener = Listener::new(0, model.manifest.clone(), settings);
@@ -178,7 +181,6 @@ async fn hear_rows(
     let mut index = 0;
     // The spectrogram's last rows cover the clip's end already: what is padded is begun steps only.
     let mut padded = u64::MAX / 2;
-    let mut rows = rows.iter();
     loop {
         let row = if let Some(row) = rows.next() {
             row
@@ -188,9 +190,9 @@ async fn hear_rows(
                 break;
             }
             padded += 1;
-            &SILENCE
+            SILENCE
         };
-        listener.hear_spectrum(&Frame::from_mel_db(index, *row, &mut reference));
+        listener.hear_spectrum(&Frame::from_mel_db(index, row, &mut reference));
         index += 1;
         while let Some(row) = listener.request() {
             let row = model.engine.infer(row).await?;
@@ -199,10 +201,10 @@ async fn hear_rows(
             }
         }
         listener.settle(&mut events);
-        clerk.note(&mut events);
+        note(&mut events);
     }
     listener.close(&mut events);
-    clerk.note(&mut events);
+    note(&mut events);
     Ok(())
 }
 
@@ -241,7 +243,7 @@ impl Clerk {
                         self.answered |= utterance.judgement.abstains.is_none();
                     }
                 }
-                Event::Warning(_) => {}
+                Event::Warning(_) | Event::Reading(_) => {}
             }
         }
     }

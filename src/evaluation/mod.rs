@@ -31,6 +31,7 @@ pub mod outcome;
 pub mod page;
 pub mod protocol;
 mod random;
+pub mod rehearsal;
 pub mod spectrogram;
 pub mod table;
 

@@ -37,6 +37,7 @@
 mod axis;
 mod bars;
 mod colour;
+mod course;
 mod heat;
 mod lines;
 mod picture;
@@ -47,6 +48,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 pub use axis::Axis;
 pub use bars::BarChart;
+pub use course::{Block, Course, Span, Strip};
 pub use heat::HeatMap;
 pub use lines::LineChart;
 pub use picture::Picture;

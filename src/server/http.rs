@@ -8,9 +8,11 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::observe::Observer;
+use crate::escalation::Health;
 use crate::session::Registry;
 
 /// What the handlers see.
@@ -19,6 +21,8 @@ pub(super) struct State {
     pub(super) registry: Arc<Registry>,
     pub(super) draining: CancellationToken,
     pub(super) observer: Arc<Observer>,
+    /// How the escalation store is, if there is one.
+    pub(super) health: Option<watch::Receiver<Health>>,
 }
 
 /// Serves until `closing`.
@@ -45,9 +49,15 @@ async fn metrics(Extract(state): Extract<State>) -> impl IntoResponse {
 
 async fn ready(Extract(state): Extract<State>) -> impl IntoResponse {
     if state.draining.is_cancelled() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else {
-        (StatusCode::OK, "ready\n")
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+    }
+    // Streams go on without the store, so the replica stays ready: to take it out would help nobody.
+    let health = state.health.as_ref().map(|health| health.borrow().clone());
+    match health {
+        Some(Health::Down { problem }) => {
+            (StatusCode::OK, format!("ready, degraded: escalations are not durable: {problem}\n"))
+        }
+        Some(Health::Up) | None => (StatusCode::OK, "ready\n".to_owned()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! turns `NOT_SERVING`, live streams are told and finished, and what has not ended by the deadline is cut
 //! off.
 
+mod escalations;
 mod http;
 pub mod observe;
 mod service;
@@ -19,13 +20,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings};
+use crate::escalation::sinks::Delivery;
+use crate::escalation::{Health, Location, Recorder, Store, StoreError, Task};
 use crate::model::{EngineError, Models};
-use crate::session::{Context, Limits, Registry};
+use crate::policy::{Library, LibraryError};
+use crate::session::{Context, Escalating, Limits, Registry};
 use crate::telemetry::metrics;
 use crate::wire::DESCRIPTORS;
 use crate::wire::v1::emotion_service_server::EmotionServiceServer;
+use crate::wire::v1::escalation_service_server::EscalationServiceServer;
 
+use escalations::Escalations;
 pub use observe::Observer;
 pub use service::Service;
 
@@ -48,6 +54,33 @@ pub enum ServeError {
     /// The transport failed.
     #[error("the gRPC server failed: {0}")]
     Transport(#[from] tonic::transport::Error),
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A policy that cannot be used.
+    #[error("policies: {0}")]
+    Policies(#[from] LibraryError),
+    /// There is no default policy of that name.
+    #[error("default_policy: there is no policy {name:?}; known are {known}")]
+    DefaultPolicy {
+        /// The name.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A sink may take longer than the lease.
+    #[error(
+        "delivery_lease: must be longer than the time-out of sink {sink:?}, which is {timeout:?}"
+    )]
+    Lease {
+        /// The sink.
+        sink: String,
+        /// Its time-out.
+        timeout: Duration,
+    },
+    /// The store cannot be used.
+    #[error("escalation_store: {0}")]
+    Store(#[from] StoreError),
     /// Reflection cannot be built.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -110,6 +143,80 @@ pub fn limits(settings: &Settings) -> Limits {
     }
 }
 
+/// What is needed for escalations, checked but not started.
+#[derive(Debug)]
+pub struct Prepared {
+    library: Arc<Library>,
+    delivery: Arc<Delivery>,
+    location: Option<Location>,
+}
+
+impl Prepared {
+    /// Reads policies and delivery file, and checks all about escalations that can be checked without the
+    /// store.
+    ///
+    /// # Errors
+    /// [`ServeError`] with the setting's name.
+    pub fn new(settings: &Settings) -> Result<Self, ServeError> {
+        let folder = &settings.policies;
+        let folder = Some(folder.as_path()).filter(|folder| !folder.as_os_str().is_empty());
+        let library = Library::open(folder)?;
+        let name = &settings.default_policy;
+        if !name.is_empty() && library.get(name).is_none() {
+            return Err(ServeError::DefaultPolicy { name: name.clone(), known: library.names() });
+        }
+        let delivery = settings.delivery()?;
+        for sink in delivery.sinks() {
+            // An attempt ends before nine tenths of its lease are over.
+            if sink.timeout() > settings.delivery_lease.0.mul_f32(0.9) {
+                let sink_name = sink.name().to_owned();
+                return Err(ServeError::Lease { sink: sink_name, timeout: sink.timeout() });
+            }
+        }
+        let location = settings.store_location()?;
+        location.as_ref().map(Location::check).transpose()?;
+        if location.is_none() && !name.is_empty() {
+            let problem = "needs an escalation_store".to_owned();
+            return Err(ConfigError::Value { key: "default_policy", problem }.into());
+        }
+        Ok(Self { library: Arc::new(library), delivery: Arc::new(delivery), location })
+    }
+
+    /// The sinks.
+    pub fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    async fn start(self, settings: &Settings) -> Result<Option<(Escalating, Task)>, ServeError> {
+        let Some(location) = self.location else {
+            return Ok(None);
+        };
+        let store = Store::at(location, settings.store_timeout.0)?;
+        tracing::info!(
+            store = %store.location(),
+            policies = self.library.names(),
+            sinks = self.delivery.sinks().len(),
+            "escalations"
+        );
+        let owner = match (settings.replica.as_str(), store.location()) {
+            // Nobody else may use the file: what was under way before a restart was this server's, and need
+            // not wait for its leases to run out.
+            ("", Location::Sqlite(_)) => "the only one".to_owned(),
+            ("", Location::Postgres(_)) => uuid::Uuid::now_v7().to_string(),
+            (name, _) => name.to_owned(),
+        };
+        let (recorder, task) =
+            Recorder::start(store, self.delivery, settings.recorder(), owner).await?;
+        let escalating = Escalating {
+            library: self.library,
+            default_policy: settings.default_policy.clone(),
+            inline: settings.inline_policies.then_some(settings.inline_policy_severity),
+            recorder,
+        };
+        Ok(Some((escalating, task)))
+    }
+}
+
 /// Serves on `sockets` until `stop` is cancelled (a clean end) or an engine dies.
 ///
 /// # Errors
@@ -128,11 +235,13 @@ pub async fn run(
         metrics().model_loaded(&model.manifest.name, &model.manifest.version);
     }
     let tasks = TaskTracker::new();
+    let (escalating, recording) = Prepared::new(settings)?.start(settings).await?.unzip();
     let context = Context {
         models: models.clone(),
         defaults: settings.defaults(),
         limits: limits(settings),
         registry: Registry::new(settings.max_streams as usize),
+        escalating: escalating.clone(),
         // Child tokens end with `stop`; an engine's death drains as well.
         draining: stop.child_token(),
     };
@@ -141,6 +250,12 @@ pub async fn run(
     let service = Service::new(context, settings, tasks.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<EmotionServiceServer<Service>>().await;
+    let background = CancellationToken::new();
+    let _end_background = background.clone().drop_guard();
+    let escalations = escalating.as_ref().map(|escalating| {
+        let serving = (&registry, &health, &draining);
+        escalation_service(escalating, settings, serving, &background, &tasks)
+    });
     let emotion = EmotionServiceServer::new(service)
         .max_decoding_message_size(settings.max_clip_bytes as usize + 64 * 1024)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip);
@@ -159,6 +274,7 @@ pub async fn run(
         .layer(tonic_web::GrpcWebLayer::new())
         .add_service(health_service)
         .add_service(emotion)
+        .add_optional_service(escalations)
         .add_optional_service(reflection_v1)
         .add_optional_service(reflection_v1alpha)
         .serve_with_incoming_shutdown(
@@ -168,7 +284,12 @@ pub async fn run(
     let mut grpc = tokio::spawn(grpc);
     let http = tokio::spawn(http::serve(
         sockets.http,
-        http::State { registry, draining: draining.clone(), observer },
+        http::State {
+            registry,
+            draining: draining.clone(),
+            observer,
+            health: escalating.as_ref().map(|escalating| escalating.recorder.health()),
+        },
         closing.clone(),
     ));
 
@@ -178,24 +299,109 @@ pub async fn run(
         served = &mut grpc => return flatten(served),
     };
     tracing::info!("draining");
+    background.cancel();
     health.set_not_serving::<EmotionServiceServer<Service>>().await;
+    health.set_not_serving::<EscalationServiceServer<Escalations>>().await;
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     draining.cancel();
     tasks.close();
     let deadline = settings.drain_deadline.0;
+    let mut recording = recording;
     let drained = tokio::time::timeout(deadline, async {
         tasks.wait().await;
+        // What sessions have recorded last is written, and attempts under way may end.
+        if let Some(task) = &mut recording {
+            task.stop();
+            let _ = (&mut task.join).await;
+        }
         // Sessions have ended; their last messages still have to leave.
         closing.cancel();
         let _ = (&mut grpc).await;
     });
     if drained.await.is_err() {
-        tracing::warn!(?deadline, "streams were still open at the drain deadline; cut off");
+        tracing::warn!(?deadline, "not all had ended at the drain deadline; cut off");
     }
     closing.cancel();
     grpc.abort();
     http.abort();
     ended
+}
+
+/// The service, and what goes on beside it on `tasks` until `background` ends.
+fn escalation_service(
+    escalating: &Escalating,
+    settings: &Settings,
+    (registry, health, draining): (
+        &Arc<Registry>,
+        &tonic_health::server::HealthReporter,
+        &CancellationToken,
+    ),
+    background: &CancellationToken,
+    tasks: &TaskTracker,
+) -> EscalationServiceServer<Escalations> {
+    let recorder = &escalating.recorder;
+    let (newest, seen) = tokio::sync::watch::channel(0);
+    let (poll, stop) = (settings.watch_poll.0, background.clone());
+    tasks.spawn(escalations::feed(recorder.clone(), registry.clone(), newest, poll, stop));
+    tasks.spawn(tell_health(recorder.health(), health.clone(), background.clone()));
+    let (library, pause) = (escalating.library.clone(), settings.policy_reload.0);
+    tasks.spawn(reload_policies(library, pause, background.clone()));
+    EscalationServiceServer::new(Escalations::new(
+        recorder.clone(),
+        seen,
+        settings,
+        draining.clone(),
+        tasks.clone(),
+    ))
+}
+
+/// Health of the escalation service follows the store's.
+async fn tell_health(
+    mut store: tokio::sync::watch::Receiver<Health>,
+    health: tonic_health::server::HealthReporter,
+    stop: CancellationToken,
+) {
+    loop {
+        let up = store.borrow_and_update().is_up();
+        if up {
+            health.set_serving::<EscalationServiceServer<Escalations>>().await;
+        } else {
+            health.set_not_serving::<EscalationServiceServer<Escalations>>().await;
+        }
+        // Both are cancel-safe: neither holds anything.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = store.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+/// Looks at the folder of policies every `pause`.
+async fn reload_policies(library: Arc<Library>, pause: Duration, stop: CancellationToken) {
+    if library.folder().is_none() {
+        return;
+    }
+    // Cut off while it waits: a look at the folder blocks and ends.
+    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        let looked = library.clone();
+        let Ok(reload) = tokio::task::spawn_blocking(move || looked.reload()).await else {
+            return;
+        };
+        for (name, version) in &reload.changed {
+            metrics().policy_reload("changed");
+            tracing::info!(name, version, "policy in force for new streams");
+        }
+        for name in &reload.removed {
+            metrics().policy_reload("removed");
+            tracing::info!(name, "policy removed");
+        }
+        for problem in &reload.problems {
+            metrics().policy_reload("refused");
+            tracing::error!(%problem, "policy refused; the one before stays in force");
+        }
+    }
 }
 
 fn flatten(

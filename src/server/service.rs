@@ -187,7 +187,7 @@ impl EmotionService for Service {
             match event {
                 Event::Utterance(u) => response.utterances.push(render::utterance(u, labels)),
                 Event::Estimate(e) => response.estimates.push(render::estimate(e, labels)),
-                Event::Warning(_) => {}
+                Event::Warning(_) | Event::Reading(_) => {}
             }
         }
         Ok(Response::new(response))
@@ -203,6 +203,18 @@ impl EmotionService for Service {
             .map(|m| render::model(&m.manifest, models.is_default(&m.manifest.name)))
             .collect();
         Ok(Response::new(v1::ListModelsResponse { models }))
+    }
+
+    async fn list_policies(
+        &self,
+        _request: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        let policies = self.context.escalating.as_ref().map_or_else(Vec::new, |escalating| {
+            let default = &escalating.default_policy;
+            let policies = escalating.library.list();
+            policies.iter().map(|p| render::policy(p, p.name() == default)).collect()
+        });
+        Ok(Response::new(v1::ListPoliciesResponse { policies }))
     }
 
     async fn get_model(

@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::audio::{AudioError, ErrorKind};
+use crate::escalation::StoreError;
 use crate::model::EngineError;
 use crate::session::clip::ClipError;
 use crate::session::{AnalysisError, SessionError};
@@ -71,6 +72,13 @@ pub fn of_session(error: &SessionError) -> Status {
             field(Code::FailedPrecondition, text, "CONFIG_TWICE", "config")
         }
         SessionError::NoModel { .. } => no_model(error, "config.model"),
+        SessionError::NoPolicy { .. } => {
+            field(Code::NotFound, text, "POLICY_NOT_FOUND", "config.policy_name")
+        }
+        SessionError::NoStore => plain(Code::FailedPrecondition, text, "NO_ESCALATION_STORE"),
+        SessionError::NoInline { .. } => {
+            field(Code::PermissionDenied, text, "INLINE_POLICY_REFUSED", "config.policy_yaml")
+        }
         SessionError::IdTaken(_) => {
             field(Code::AlreadyExists, text, "SESSION_ID_TAKEN", "config.session_id")
         }
@@ -103,6 +111,44 @@ pub fn of_session(error: &SessionError) -> Status {
 /// A model that there is not; `name` is the field that asks for it.
 pub fn no_model(error: &SessionError, name: &str) -> Status {
     field(Code::NotFound, error.to_string(), "MODEL_NOT_FOUND", name)
+}
+
+/// When a client may ask again while the store is down.
+const RETRY_STORE: Duration = Duration::from_secs(1);
+
+/// The store cannot be used now.
+pub fn of_store(error: &StoreError) -> Status {
+    let text = format!("the escalation store cannot be used now: {error}");
+    status(Code::Unavailable, text, "STORE_DOWN", |details| {
+        details.set_retry_info(Some(RETRY_STORE));
+    })
+}
+
+/// The store is down; the log says why.
+pub fn store_down() -> Status {
+    let text = "the escalation store is down; try again".to_owned();
+    status(Code::Unavailable, text, "STORE_DOWN", |details| {
+        details.set_retry_info(Some(RETRY_STORE));
+    })
+}
+
+/// No escalation has that id.
+pub fn no_escalation(name: &str) -> Status {
+    let text = "there is no escalation with this id".to_owned();
+    field(Code::NotFound, text, "ESCALATION_NOT_FOUND", name)
+}
+
+/// No more watches.
+pub fn too_many_watchers(limit: u32) -> Status {
+    let text = format!("the server has {limit} watches and takes no more now");
+    status(Code::ResourceExhausted, text, "TOO_MANY_WATCHES", |details| {
+        details.set_retry_info(Some(RETRY_WHEN_FULL));
+    })
+}
+
+/// The server is about to end.
+pub fn draining() -> Status {
+    of_session(&SessionError::Draining)
 }
 
 /// A clip's error, for its client.
@@ -152,6 +198,9 @@ pub fn outcome(error: &SessionError) -> &'static str {
         | SessionError::ConfigMissing { .. }
         | SessionError::ConfigTwice
         | SessionError::NoModel { .. }
+        | SessionError::NoPolicy { .. }
+        | SessionError::NoStore
+        | SessionError::NoInline { .. }
         | SessionError::IdTaken(_)
         | SessionError::Transport(_) => "invalid",
         SessionError::Full { .. } => "full",

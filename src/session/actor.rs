@@ -10,15 +10,20 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::alarm::{Alarm, MAILBOX, News, Told};
 use super::analysis::{Analysis, AnalysisError};
 use super::registry::{Guard, Refused, Registry};
 use crate::emotion::Emotion;
+use crate::escalation::{Kind, Origin, Recorder};
 use crate::model::{Model, Models};
+use crate::policy::{Library, MAX_BYTES, Policy, Severity};
 use crate::telemetry::metrics;
 use crate::tracking::Abstain;
 use crate::units::{SamplePos, samples_to_duration};
 use crate::wire::event::{Event, MarkReached, Warning, WarningReason};
-use crate::wire::parse::{Defaults, StreamSettings, Violation, stream_config};
+use crate::wire::parse::{
+    Defaults, PolicyChoice, StreamSettings, Violation, acknowledgement, stream_config,
+};
 use crate::wire::v1::stream_emotion_request::Message as Request;
 use crate::wire::v1::stream_emotion_response::Message as Response;
 use crate::wire::{render, v1};
@@ -48,6 +53,19 @@ pub struct Limits {
     pub drain_deadline: Duration,
 }
 
+/// How sessions raise escalations.
+#[derive(Debug, Clone)]
+pub struct Escalating {
+    /// The policies that they can name.
+    pub library: Arc<Library>,
+    /// The policy of those that name none; empty for none.
+    pub default_policy: String,
+    /// Whether they may bring their own, and how severe its rules may be.
+    pub inline: Option<Severity>,
+    /// Where it is recorded what happens.
+    pub recorder: Recorder,
+}
+
 /// What all sessions share.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -59,6 +77,8 @@ pub struct Context {
     pub limits: Limits,
     /// The live sessions.
     pub registry: Arc<Registry>,
+    /// How they raise escalations; `None` where nothing is kept.
+    pub escalating: Option<Escalating>,
     /// Cancelled when the server begins to end.
     pub draining: CancellationToken,
 }
@@ -114,6 +134,25 @@ pub enum SessionError {
     NoModel {
         /// The name asked for.
         name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// No such policy.
+    #[error("there is no policy {name:?}; known are {known}")]
+    NoPolicy {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The server keeps no escalations.
+    #[error(
+        "this server has no escalation store, so streams have no policies; set escalation_store"
+    )]
+    NoStore,
+    /// The server takes no policies of clients.
+    #[error("this server takes no policies of clients (inline_policies); name one of {known}")]
+    NoInline {
         /// The names there are.
         known: String,
     },
@@ -191,7 +230,7 @@ pub async fn run(
     outbox: &mpsc::Sender<v1::StreamEmotionResponse>,
 ) -> Result<Outcome, SessionError> {
     // A client that has said nothing yet has nothing to be finished.
-    let (config, settings) = tokio::select! {
+    let (config, mut settings) = tokio::select! {
         biased;
         () = context.draining.cancelled() => return Err(SessionError::Draining),
         config = read_config(context, source) => config?,
@@ -199,12 +238,17 @@ pub async fn run(
     let model = find_model(&context.models, &settings.model)?;
     let id = settings.session_id.clone().unwrap_or_else(new_session_id);
     let name = model.manifest.name.clone();
-    let guard = context.registry.enter(id.clone(), name.clone(), settings.labels.clone()).map_err(
-        |refused| match refused {
+    let policy = find_policy(context, &settings.policy, &model)?;
+    settings.analysis.readings = policy.is_some();
+    let (mailbox, inbox) = mpsc::channel(MAILBOX);
+    let mailbox = policy.is_some().then_some(mailbox);
+    let guard = context
+        .registry
+        .enter(id.clone(), name.clone(), settings.labels.clone(), mailbox)
+        .map_err(|refused| match refused {
             Refused::Taken => SessionError::IdTaken(id.clone()),
             Refused::Full { limit } => SessionError::Full { limit },
-        },
-    )?;
+        })?;
     let analysis = Analysis::new(
         model.clone(),
         settings.format,
@@ -219,16 +263,32 @@ pub async fn run(
         config: Some(render::effective_config(&config, &settings, &id, &name)),
         model: Some(render::model(&model.manifest, context.models.is_default(&name))),
         limits: Some(render_limits(&context.limits)),
+        policy: policy.as_ref().map(|(policy, escalating)| {
+            render::policy(policy, policy.name() == escalating.default_policy)
+        }),
     };
+    let alarm = policy.map(|(policy, escalating)| {
+        let origin = Origin {
+            session_id: id.clone(),
+            labels: settings.labels.clone(),
+            policy: policy.name().to_owned(),
+            policy_version: policy.version().to_owned(),
+            model: name.clone(),
+            model_version: model.manifest.version.clone(),
+        };
+        Alarm::new(policy, origin, escalating.recorder.clone(), inbox)
+    });
     let mut session = Session {
         limits: context.limits,
         settings,
         model,
         analysis,
+        alarm,
         guard,
         outbox: Outbox { sender: outbox, limit: context.limits.send_timeout },
         began: Instant::now(),
         events: Vec::new(),
+        told: Vec::new(),
         chunks: 0,
         estimates: 0,
         sequence: None,
@@ -237,7 +297,11 @@ pub async fn run(
     drop(config);
     async {
         session.outbox.send(Response::Started(started.into())).await?;
-        session.work(source, &context.draining).await
+        let worked = session.work(source, &context.draining).await;
+        if worked.is_err() {
+            session.leave().await;
+        }
+        worked
     }
     .instrument(span)
     .await
@@ -273,6 +337,62 @@ fn find_model(models: &Models, name: &str) -> Result<Arc<Model>, SessionError> {
         .ok_or_else(|| SessionError::NoModel { name: name.to_owned(), known: models.names() })
 }
 
+/// The policy that a stream has, checked against what the server allows.
+fn find_policy<'a>(
+    context: &'a Context,
+    choice: &PolicyChoice,
+    model: &Model,
+) -> Result<Option<(Arc<Policy>, &'a Escalating)>, SessionError> {
+    let Some(escalating) = &context.escalating else {
+        return match choice {
+            PolicyChoice::Default => Ok(None),
+            PolicyChoice::Named(_) | PolicyChoice::Inline(_) => Err(SessionError::NoStore),
+        };
+    };
+    let named = |name: &str| {
+        escalating.library.get(name).ok_or_else(|| SessionError::NoPolicy {
+            name: name.to_owned(),
+            known: escalating.library.names(),
+        })
+    };
+    let (policy, field) = match choice {
+        PolicyChoice::Default if escalating.default_policy.is_empty() => return Ok(None),
+        PolicyChoice::Default => (named(&escalating.default_policy)?, "config.policy_name"),
+        PolicyChoice::Named(name) => (named(name)?, "config.policy_name"),
+        PolicyChoice::Inline(text) => (inline_policy(escalating, text)?, "config.policy_yaml"),
+    };
+    if policy.needs_emotions() && model.manifest.labels().is_empty() {
+        let problem = format!(
+            "the policy {} looks at emotions, which the model {} does not tell",
+            policy.name(),
+            model.manifest.name
+        );
+        return Err(invalid(field, &problem));
+    }
+    Ok(Some((policy, escalating)))
+}
+
+fn inline_policy(escalating: &Escalating, text: &str) -> Result<Arc<Policy>, SessionError> {
+    let Some(most) = escalating.inline else {
+        return Err(SessionError::NoInline { known: escalating.library.names() });
+    };
+    let field = "config.policy_yaml";
+    if text.len() > MAX_BYTES {
+        let problem = format!("has {} bytes, at most {MAX_BYTES} are taken", text.len());
+        return Err(invalid(field, &problem));
+    }
+    let policy = Policy::parse(text).map_err(|error| invalid(field, &error.to_string()))?;
+    if let Some(rule) = policy.rules().iter().find(|rule| rule.severity() > most) {
+        let problem = format!(
+            "rule {} is {}, and at most {most} is taken of clients (inline_policy_severity)",
+            rule.name(),
+            rule.severity()
+        );
+        return Err(invalid(field, &problem));
+    }
+    Ok(Arc::new(policy))
+}
+
 fn new_session_id() -> String {
     // Version 7: sorts by time, so that listings and logs do.
     uuid::Uuid::now_v7().to_string()
@@ -292,6 +412,7 @@ fn kind(message: Option<&Request>) -> &'static str {
         Some(Request::Audio(_)) => "audio",
         Some(Request::Mark(_)) => "mark",
         Some(Request::Turn(_)) => "turn",
+        Some(Request::Acknowledge(_)) => "acknowledge",
     }
 }
 
@@ -327,11 +448,14 @@ struct Session<'a> {
     settings: StreamSettings,
     model: Arc<Model>,
     analysis: Analysis,
+    alarm: Option<Alarm>,
     guard: Guard,
     outbox: Outbox<'a>,
     began: Instant,
     /// Kept for its room.
     events: Vec<Event>,
+    /// Kept for its room.
+    told: Vec<Told>,
     chunks: u64,
     estimates: u64,
     /// The last chunk's number.
@@ -352,10 +476,14 @@ impl Session<'_> {
         let mut last = Instant::now();
         loop {
             // All branches are cancel-safe: waiting for a token or a moment holds nothing, and a source
-            // keeps what it has until it gives a whole message (see `Source::next`).
+            // and an alarm keep what they have until they give it whole (see `Source::next`).
             let next = tokio::select! {
                 biased;
                 () = &mut drained => return self.drain().await,
+                news = news(self.alarm.as_mut()) => {
+                    self.hear(news).await?;
+                    continue;
+                }
                 next = source.next() => next,
                 () = &mut idle => {
                     if last.elapsed() >= limit {
@@ -397,8 +525,61 @@ impl Session<'_> {
                     }
                 }
             }
+            Some(Request::Acknowledge(acknowledge)) => self.acknowledge(acknowledge).await,
             Some(Request::Config(_)) => Err(SessionError::ConfigTwice),
-            None => Err(invalid("message", "is empty: set one of audio, mark, turn")),
+            None => Err(invalid("message", "is empty: set one of audio, mark, turn, acknowledge")),
+        }
+    }
+
+    async fn acknowledge(&mut self, asked: v1::Acknowledge) -> Result<(), SessionError> {
+        let fields = ["acknowledge.escalation_id", "acknowledge.actor", "acknowledge.note"];
+        let parts = (asked.escalation_id.as_str(), asked.actor.as_str(), asked.note.as_str());
+        let acknowledged = acknowledgement(parts, fields).map_err(SessionError::Invalid)?;
+        let Some(alarm) = &mut self.alarm else {
+            return Err(invalid("acknowledge", "this stream has no policy, so no escalations"));
+        };
+        let position = self.analysis.position();
+        alarm.acknowledge(acknowledged, position, &mut self.told).await;
+        self.tell().await
+    }
+
+    async fn hear(&mut self, news: News) -> Result<(), SessionError> {
+        let position = self.analysis.position();
+        if let Some(alarm) = &mut self.alarm {
+            alarm.hear(news, position, &mut self.told);
+        }
+        self.tell().await
+    }
+
+    /// Sends what there is to tell about escalations.
+    async fn tell(&mut self) -> Result<(), SessionError> {
+        let mut told = std::mem::take(&mut self.told);
+        for one in told.drain(..) {
+            let response = match one {
+                Told::Event(occurrence, _)
+                    if occurrence.kind == Kind::Updated
+                        && !self.settings.wants_escalation_updates =>
+                {
+                    None
+                }
+                Told::Event(occurrence, durable) => Some(Response::Escalation(
+                    render::escalation_event(&occurrence, durable).into(),
+                )),
+                Told::Warning(warning) => self.warn(&warning),
+            };
+            if let Some(response) = response {
+                self.outbox.send(response).await?;
+            }
+        }
+        self.told = told;
+        Ok(())
+    }
+
+    /// The client has gone, or has to go: what is in force is left to others, who are told.
+    async fn leave(&mut self) {
+        let position = self.analysis.position();
+        if let Some(alarm) = &mut self.alarm {
+            alarm.finish(position, &mut self.told).await;
         }
     }
 
@@ -473,12 +654,24 @@ impl Session<'_> {
         }
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
-            if let Some(response) = self.render(event) {
+            if let Event::Reading(reading) = event {
+                if let Some(alarm) = &mut self.alarm {
+                    alarm.read(&reading, &mut self.told).await;
+                    self.tell().await?;
+                }
+            } else if let Some(response) = self.render(event) {
                 self.outbox.send(response).await?;
             }
         }
         self.events = events;
         Ok(())
+    }
+
+    fn warn(&self, warning: &Warning) -> Option<Response> {
+        self.settings.wants_warnings.then(|| {
+            metrics().warning(warning.reason.name());
+            Response::Warning(render::warning(warning))
+        })
     }
 
     fn render(&mut self, event: Event) -> Option<Response> {
@@ -488,7 +681,12 @@ impl Session<'_> {
                 self.estimates += 1;
                 self.guard.entry.estimates.store(self.estimates, Ordering::Relaxed);
                 metrics().estimate(estimate.judgement.abstains.map(Abstain::name));
-                Some(Response::Estimate(render::estimate(&estimate, labels).into()))
+                let mut rendered = render::estimate(&estimate, labels);
+                if let Some(alarm) = &self.alarm {
+                    let (severity, ids) = alarm.in_force(estimate.channel);
+                    render::in_force(&mut rendered, severity, &ids);
+                }
+                Some(Response::Estimate(rendered.into()))
             }
             Event::Utterance(utterance) => {
                 metrics().utterance();
@@ -496,10 +694,8 @@ impl Session<'_> {
                     .wants_utterances
                     .then(|| Response::Utterance(render::utterance(&utterance, labels).into()))
             }
-            Event::Warning(warning) => self.settings.wants_warnings.then(|| {
-                metrics().warning(warning.reason.name());
-                Response::Warning(render::warning(&warning))
-            }),
+            Event::Warning(warning) => self.warn(&warning),
+            Event::Reading(_) => None,
         }
     }
 
@@ -513,6 +709,8 @@ impl Session<'_> {
     async fn finish(&mut self, reason: v1::FinishReason) -> Result<(), SessionError> {
         self.analysis.finish(&mut self.events).await?;
         self.flush().await?;
+        self.leave().await;
+        self.tell().await?;
         let labels = self.model.manifest.labels();
         let channels = self
             .analysis
@@ -529,6 +727,14 @@ impl Session<'_> {
             last_captured_at_us: self.captured_at_us,
         };
         self.outbox.send(Response::Finished(finished.into())).await
+    }
+}
+
+/// What happens to a session's escalations while its client says nothing.
+async fn news(alarm: Option<&mut Alarm>) -> News {
+    match alarm {
+        Some(alarm) => alarm.news().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -107,6 +107,7 @@ impl Listening {
     ) -> Result<(), EngineError> {
         const SILENCE: [f32; HOP_SAMPLES] = [0.0; HOP_SAMPLES];
         for listener in &mut self.listeners {
+            listener.end_readings(events);
             listener.finish(length);
             let mut padded = 0;
             while listener.wants_padding(padded) {

@@ -20,8 +20,9 @@ use crate::audio::level;
 use crate::features::voice::VoiceDetector;
 use crate::features::{BATCH_HOPS, FeatureStream, Frame, FrontEnd, Scratch};
 use crate::model::{Input, Manifest, Row};
-use crate::tracking::{Segment, Segmenter, Tracker};
-use crate::units::{FRAME_SAMPLES, HOP_SAMPLES, SamplePos, duration_to_samples};
+use crate::policy::Reading;
+use crate::tracking::{Abstain, Segment, Segmenter, Tracker};
+use crate::units::{FRAME_SAMPLES, HOP_SAMPLES, STEP_HOPS, SamplePos, duration_to_samples};
 use crate::wire::event::{ChannelSummary, Estimate, Event, Utterance};
 use crate::wire::parse::AnalysisSettings;
 
@@ -93,6 +94,8 @@ pub struct Listener {
     evidence: u64,
     utterances: u32,
     since: Interval,
+    /// What was heard since the last reading, if readings are wanted.
+    reading: Option<Interval>,
     next_estimate: u64,
     speech_total: u64,
     last_voice: u64,
@@ -135,6 +138,7 @@ impl Listener {
             evidence: 0,
             utterances: 0,
             since: Interval::default(),
+            reading: settings.readings.then(Interval::default),
             next_estimate: interval,
             speech_total: 0,
             last_voice: 0,
@@ -181,6 +185,9 @@ impl Listener {
         };
         self.since.hops += 1;
         self.since.energy += f64::from(heard.mean_square);
+        if let Some(reading) = &mut self.reading {
+            reading.hops += 1;
+        }
         self.hops += 1;
         if let Some(probability) = heard.probability {
             self.heed(self.frames().saturating_sub(1), probability);
@@ -190,6 +197,9 @@ impl Listener {
     /// Takes a frame that was made elsewhere: of a spectrogram without audio. Its level is unknown.
     pub fn hear_spectrum(&mut self, frame: &Frame) {
         self.since.hops += 1;
+        if let Some(reading) = &mut self.reading {
+            reading.hops += 1;
+        }
         self.hops = frame.index + PAST_HOPS + 1;
         if !matches!(self.manifest.input, Input::WaveformWindow { .. }) {
             FRONT_END.mfcc(&frame.relative, self.history.push());
@@ -207,6 +217,9 @@ impl Listener {
         }
         if self.segmenter.has_voice(frame) {
             self.since.voiced += 1;
+            if let Some(reading) = &mut self.reading {
+                reading.voiced += 1;
+            }
             self.last_voice = frame;
             if let Some(open) = &mut self.open {
                 open.speech += 1;
@@ -263,6 +276,10 @@ impl Listener {
 
     /// What the hop has led to, once all its requests have been absorbed.
     pub fn settle(&mut self, events: &mut Vec<Event>) {
+        // Before the utterance ends: what was heard since the last reading is part of it.
+        if self.hops.is_multiple_of(STEP_HOPS as u64) && self.length.is_none() {
+            self.read(events);
+        }
         self.end_utterance(events);
         let position = self.hops * HOP_SAMPLES as u64;
         if self.interval == 0 || position < self.next_estimate || self.length.is_some() {
@@ -276,6 +293,26 @@ impl Listener {
             return;
         }
         events.push(Event::Estimate(self.estimate(since)));
+    }
+
+    /// What a policy looks at: what was heard since the last time.
+    fn read(&mut self, events: &mut Vec<Event>) {
+        let Some(since) = self.reading.as_mut().map(std::mem::take).filter(|since| since.hops > 0)
+        else {
+            return;
+        };
+        let judgement = self.open.as_ref().map(|open| self.tracker.estimate(open.speech));
+        events.push(Event::Reading(Reading {
+            channel: self.channel,
+            end: self.position(),
+            hops: since.hops,
+            voiced_hops: since.voiced,
+            affect: judgement.and_then(|judgement| judgement.affect),
+            // Being unsure which emotion it is does not make the probabilities worth less.
+            trusted: judgement.is_some_and(|judgement| {
+                matches!(judgement.abstains, None | Some(Abstain::Unsure))
+            }),
+        }));
     }
 
     fn estimate(&self, since: Interval) -> Estimate {
@@ -342,6 +379,12 @@ impl Listener {
     pub fn close(&mut self, events: &mut Vec<Event>) {
         self.ended = self.segmenter.close();
         self.end_utterance(events);
+    }
+
+    /// The last reading, of what was heard since the one before. Comes before [`Self::finish`].
+    pub fn end_readings(&mut self, events: &mut Vec<Event>) {
+        self.read(events);
+        self.reading = None;
     }
 
     /// Says how long the stream was, in samples at 16 kHz: all that is heard from now on is padding.

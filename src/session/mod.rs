@@ -12,6 +12,7 @@
 //!    other clients. (Probabilities agree within 1e-5: see [`crate::model::engine`].)
 
 pub mod actor;
+mod alarm;
 pub mod analysis;
 mod assembler;
 pub mod clip;
@@ -19,7 +20,7 @@ mod history;
 pub mod listener;
 pub mod registry;
 
-pub use actor::{Context, Limits, Outcome, SessionError, Source, SourceError};
+pub use actor::{Context, Escalating, Limits, Outcome, SessionError, Source, SourceError};
 pub use analysis::{Analysis, AnalysisError, Listening};
 pub use listener::Listener;
 pub use registry::Registry;

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use tokio::sync::mpsc;
+
+use crate::escalation::Occurrence;
 
 /// One live session.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Entry {
     pub audio_ms: AtomicU64,
     /// Estimates sent.
     pub estimates: AtomicU64,
+    /// Where it hears what others do to its escalations, if it has a policy.
+    mailbox: Option<mpsc::Sender<Occurrence>>,
 }
 
 /// A session as it is listed.
@@ -74,6 +79,7 @@ impl Registry {
         id: String,
         model: String,
         labels: BTreeMap<String, String>,
+        mailbox: Option<mpsc::Sender<Occurrence>>,
     ) -> Result<Guard, Refused> {
         // The limit may be overshot by as many as enter at the very same moment.
         if self.sessions.len() >= self.limit {
@@ -88,10 +94,22 @@ impl Registry {
                     labels,
                     audio_ms: AtomicU64::new(0),
                     estimates: AtomicU64::new(0),
+                    mailbox,
                 });
                 slot.insert(entry.clone());
                 Ok(Guard { registry: self.clone(), id, entry })
             }
+        }
+    }
+
+    /// Tells the session that an occurrence is about, if it is live here and has room: what it does not
+    /// hear in time, it can be asked about.
+    pub fn tell(&self, occurrence: &Occurrence) {
+        let Some(session) = self.sessions.get(&occurrence.escalation.session_id) else {
+            return;
+        };
+        if let Some(mailbox) = &session.mailbox {
+            let _ = mailbox.try_send(occurrence.clone());
         }
     }
 
@@ -154,7 +172,7 @@ mod tests {
     #[test]
     fn a_session_is_there_as_long_as_its_guard() {
         let registry = Registry::new(2);
-        let enter = |id: &str| registry.enter(id.into(), "m".into(), BTreeMap::new());
+        let enter = |id: &str| registry.enter(id.into(), "m".into(), BTreeMap::new(), None);
         let first = enter("a").unwrap();
         assert_eq!(enter("a").unwrap_err(), Refused::Taken);
         let second = enter("b").unwrap();

@@ -1,5 +1,6 @@
 //! What a session tells its client, in our own types: positions on the 16 kHz line, hops, judgements.
 
+use crate::policy::Reading;
 use crate::tracking::{Affect, Judgement};
 use crate::units::SamplePos;
 
@@ -54,6 +55,16 @@ pub enum WarningReason {
     NoSpeech,
     /// The stream ended inside a sample.
     TrailingBytes,
+    /// The store is down.
+    EscalationsNotDurable,
+    /// The store is back.
+    EscalationsDurable,
+    /// An escalation could not even be kept for later.
+    EscalationLost,
+    /// The policy's budget is used up.
+    BudgetSpent,
+    /// An acknowledgement could not be done.
+    NotAcknowledged,
 }
 
 impl WarningReason {
@@ -64,6 +75,11 @@ impl WarningReason {
             Self::Clipping => "clipping",
             Self::NoSpeech => "no_speech",
             Self::TrailingBytes => "trailing_bytes",
+            Self::EscalationsNotDurable => "escalations_not_durable",
+            Self::EscalationsDurable => "escalations_durable",
+            Self::EscalationLost => "escalation_lost",
+            Self::BudgetSpent => "budget_spent",
+            Self::NotAcknowledged => "not_acknowledged",
         }
     }
 }
@@ -114,4 +130,6 @@ pub enum Event {
     Utterance(Utterance),
     /// Something the client should know.
     Warning(Warning),
+    /// What a policy looks at.
+    Reading(Reading),
 }

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::v1;
 use crate::audio::{AudioFormat, Encoding, Lane};
+use crate::escalation::{Filter, State, Timestamp};
+use crate::policy::Severity;
 use crate::tracking::{SegmenterSettings, TrackerSettings};
 use crate::units::{ChannelCount, SampleRate, duration_to_hops};
 
@@ -74,6 +78,19 @@ pub struct AnalysisSettings {
     pub lead_in_hops: u64,
     /// How estimates are made.
     pub tracker: TrackerSettings,
+    /// Whether there is a reading for a policy every step.
+    pub readings: bool,
+}
+
+/// What raises escalations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyChoice {
+    /// The server's default policy, if it has one.
+    Default,
+    /// One of the server's.
+    Named(String),
+    /// The text of one of the client's own.
+    Inline(String),
 }
 
 /// A stream's configuration, checked.
@@ -95,6 +112,10 @@ pub struct StreamSettings {
     pub wants_utterances: bool,
     /// Whether warnings are reported.
     pub wants_warnings: bool,
+    /// Whether updates of escalations are reported.
+    pub wants_escalation_updates: bool,
+    /// What raises escalations.
+    pub policy: PolicyChoice,
 }
 
 /// Collects violations, so that a client learns all of them at once.
@@ -192,6 +213,15 @@ pub fn stream_config(
     }
     let labels = check_labels(&mut check, config);
     let events = config.events.unwrap_or_default();
+    let policy = match &config.policy {
+        None => PolicyChoice::Default,
+        Some(v1::stream_config::Policy::PolicyName(name)) if name.is_empty() => {
+            check.refuse("config.policy_name", "is empty; leave `policy` unset for the default");
+            PolicyChoice::Default
+        }
+        Some(v1::stream_config::Policy::PolicyName(name)) => PolicyChoice::Named(name.clone()),
+        Some(v1::stream_config::Policy::PolicyYaml(text)) => PolicyChoice::Inline(text.clone()),
+    };
     match audio {
         Some((format, lanes)) if check.0.is_empty() => Ok(StreamSettings {
             session_id,
@@ -202,6 +232,8 @@ pub fn stream_config(
             labels,
             wants_utterances: !events.no_utterances,
             wants_warnings: !events.no_warnings,
+            wants_escalation_updates: !events.no_escalation_updates,
+            policy,
         }),
         _ => Err(check.0),
     }
@@ -243,6 +275,176 @@ pub fn analyze_request(
     }
 }
 
+/// Longest name of whoever acknowledges, bytes.
+const MAX_ACTOR: usize = 255;
+/// Longest note of an acknowledgement, bytes.
+const MAX_NOTE: usize = 1000;
+
+/// Somebody takes on an escalation, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// Which.
+    pub id: Uuid,
+    /// Who.
+    pub actor: String,
+    /// What they say.
+    pub note: Option<String>,
+}
+
+/// Checks an acknowledgement; `fields` are the names of its id, actor and note.
+///
+/// # Errors
+/// Every violation found.
+pub fn acknowledgement(
+    (id, actor, note): (&str, &str, &str),
+    fields: [&'static str; 3],
+) -> Result<Acknowledgement, Vec<Violation>> {
+    let mut check = Check::default();
+    let [id_field, actor_field, note_field] = fields;
+    let parsed = escalation_id(&mut check, id_field, id);
+    if actor.trim().is_empty() || actor.len() > MAX_ACTOR {
+        check.refuse(actor_field, format!("must say who, in 1 to {MAX_ACTOR} bytes"));
+    }
+    if note.len() > MAX_NOTE {
+        check.refuse(note_field, format!("has {} bytes, at most {MAX_NOTE} are kept", note.len()));
+    }
+    match parsed {
+        Some(id) if check.0.is_empty() => Ok(Acknowledgement {
+            id,
+            actor: actor.to_owned(),
+            note: (!note.is_empty()).then(|| note.to_owned()),
+        }),
+        _ => Err(check.0),
+    }
+}
+
+fn escalation_id(check: &mut Check, field: &'static str, id: &str) -> Option<Uuid> {
+    let problem = "must be an escalation's id, a UUID";
+    check.take(field, id.parse::<Uuid>().map_err(|_| problem))
+}
+
+/// An escalation's id.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn one_escalation(field: &'static str, id: &str) -> Result<Uuid, Vec<Violation>> {
+    let mut check = Check::default();
+    escalation_id(&mut check, field, id).ok_or(check.0)
+}
+
+/// Most policies that a filter may name.
+const MAX_POLICIES: usize = 64;
+
+/// Checks a filter.
+///
+/// # Errors
+/// Every violation found.
+pub fn filter(filter: Option<&v1::EscalationFilter>) -> Result<Filter, Vec<Violation>> {
+    let Some(asked) = filter else {
+        return Ok(Filter::default());
+    };
+    let mut check = Check::default();
+    let mut states = Vec::new();
+    for state in &asked.states {
+        match v1::EscalationState::try_from(*state) {
+            Ok(v1::EscalationState::Raised) => states.push(State::Raised),
+            Ok(v1::EscalationState::Acknowledged) => states.push(State::Acknowledged),
+            Ok(v1::EscalationState::Cleared) => states.push(State::Cleared),
+            Ok(v1::EscalationState::Unspecified) | Err(_) => {
+                check.refuse("filter.states", "must be RAISED, ACKNOWLEDGED or CLEARED");
+            }
+        }
+    }
+    let min_severity = match v1::Severity::try_from(asked.min_severity) {
+        Ok(v1::Severity::Unspecified) => None,
+        Ok(v1::Severity::Advisory) => Some(Severity::Advisory),
+        Ok(v1::Severity::Low) => Some(Severity::Low),
+        Ok(v1::Severity::Medium) => Some(Severity::Medium),
+        Ok(v1::Severity::High) => Some(Severity::High),
+        Err(_) => {
+            check.refuse("filter.min_severity", "is no Severity");
+            None
+        }
+    };
+    if asked.policies.len() > MAX_POLICIES {
+        check.refuse("filter.policies", format!("must have at most {MAX_POLICIES} entries"));
+    }
+    if asked.labels.len() > MAX_LABELS {
+        check.refuse("filter.labels", format!("must have at most {MAX_LABELS} entries"));
+    }
+    let mut moment = |field, time: Option<prost_types::Timestamp>| {
+        let time = time.map(std::time::SystemTime::try_from).transpose();
+        check.take(field, time.map_err(|_| "is out of range")).flatten().map(Timestamp::from)
+    };
+    let since = moment("filter.raised_since", asked.raised_since);
+    let before = moment("filter.raised_before", asked.raised_before);
+    if !check.0.is_empty() {
+        return Err(check.0);
+    }
+    Ok(Filter {
+        states,
+        min_severity,
+        policies: asked.policies.clone(),
+        session_id: Some(asked.session_id.clone()).filter(|id| !id.is_empty()),
+        labels: asked.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        since,
+        before,
+    })
+}
+
+/// Escalations on a page for who does not say.
+const PAGE: usize = 50;
+/// Most escalations on a page.
+const MAX_PAGE: usize = 500;
+
+/// A page's size and where it begins.
+pub type PageStart = (usize, Option<(Timestamp, Uuid)>);
+
+/// Checks a page's size and token.
+///
+/// # Errors
+/// Every violation found.
+pub fn page(size: u32, token: &str) -> Result<PageStart, Vec<Violation>> {
+    let mut check = Check::default();
+    let size = match size as usize {
+        0 => PAGE,
+        size if size <= MAX_PAGE => size,
+        size => {
+            check.refuse("page_size", format!("must be at most {MAX_PAGE}, not {size}"));
+            PAGE
+        }
+    };
+    let start = if token.is_empty() { None } else { page_token(token) };
+    if start.is_none() && !token.is_empty() {
+        check.refuse("page_token", "is not one that this service gave");
+    }
+    if check.0.is_empty() { Ok((size, start)) } else { Err(check.0) }
+}
+
+fn page_token(token: &str) -> Option<(Timestamp, Uuid)> {
+    let (at, id) = token.split_once('_')?;
+    Some((Timestamp(at.parse().ok()?), id.parse().ok()?))
+}
+
+/// Checks a watch's cursor: the number of the last occurrence seen, or `None` for one from now on.
+///
+/// # Errors
+/// Every violation found.
+pub fn cursor(text: &str, from_start: bool) -> Result<Option<i64>, Vec<Violation>> {
+    let mut check = Check::default();
+    if from_start && !text.is_empty() {
+        check.refuse("from_start", "cannot be set together with cursor");
+    }
+    let sequence = match text {
+        "" => from_start.then_some(0),
+        text => {
+            let number = text.parse().ok().filter(|number: &i64| *number >= 0);
+            check.take("cursor", number.ok_or("is not one that this service gave"))
+        }
+    };
+    if check.0.is_empty() { Ok(sequence) } else { Err(check.0) }
+}
+
 /// The analysis that a server's defaults give.
 pub fn default_analysis(defaults: &Defaults) -> AnalysisSettings {
     voice_activity(&mut Check::default(), None, defaults)
@@ -268,10 +470,13 @@ fn check_labels(check: &mut Check, config: &v1::StreamConfig) -> BTreeMap<String
         );
     }
     for (key, value) in &config.labels {
-        if key.is_empty() || key.len() > 63 || value.len() > 255 {
+        // Control characters have no place in a label, and PostgreSQL takes no NUL.
+        let plain = |text: &str| !text.contains(char::is_control);
+        if key.is_empty() || key.len() > 63 || value.len() > 255 || !plain(key) || !plain(value) {
             check.refuse(
                 "config.labels",
-                "must have keys of 1 to 63 bytes and values of at most 255 bytes",
+                "must have keys of 1 to 63 bytes and values of at most 255 bytes, without control \
+                 characters",
             );
             break;
         }
@@ -393,6 +598,7 @@ fn voice_activity(
             min_confidence: defaults.min_confidence,
             carry: defaults.carry,
         },
+        readings: false,
     }
 }
 
@@ -482,6 +688,10 @@ mod tests {
             (
                 "config.labels",
                 v1::StreamConfig { labels: [(String::new(), String::new())].into(), ..good() },
+            ),
+            (
+                "config.labels",
+                v1::StreamConfig { labels: [("a".into(), "\0".into())].into(), ..good() },
             ),
         ];
         for (field, config) in cases {

@@ -7,7 +7,9 @@ use super::parse::StreamSettings;
 use super::v1;
 use crate::audio::Encoding;
 use crate::emotion::Emotion;
+use crate::escalation::{Escalation, Kind, Occurrence, State, Timestamp};
 use crate::model::{Input, Manifest};
+use crate::policy::{Evidence, Policy, Severity};
 use crate::tracking::{Abstain, Affect, DimensionSource, Judgement};
 use crate::units::{HOP_SAMPLES, SamplePos, samples_to_duration};
 
@@ -91,7 +93,15 @@ pub fn estimate(e: &Estimate, labels: &[Emotion]) -> v1::Estimate {
         level_dbfs: e.level_dbfs,
         speech: Some(hops(e.speech_hops)),
         utterance: e.utterance,
+        escalation_severity: v1::Severity::Unspecified.into(),
+        escalation_ids: Vec::new(),
     }
+}
+
+/// Adds the escalations in force.
+pub fn in_force(estimate: &mut v1::Estimate, highest: Option<Severity>, ids: &[uuid::Uuid]) {
+    estimate.escalation_severity = highest.map_or(v1::Severity::Unspecified, severity).into();
+    estimate.escalation_ids = ids.iter().map(ToString::to_string).collect();
 }
 
 /// The end of an utterance.
@@ -116,6 +126,11 @@ pub fn warning(w: &Warning) -> v1::Warning {
             WarningReason::Clipping => v1::warning::Reason::Clipping,
             WarningReason::NoSpeech => v1::warning::Reason::NoSpeech,
             WarningReason::TrailingBytes => v1::warning::Reason::TrailingBytes,
+            WarningReason::EscalationsNotDurable => v1::warning::Reason::EscalationsNotDurable,
+            WarningReason::EscalationsDurable => v1::warning::Reason::EscalationsDurable,
+            WarningReason::EscalationLost => v1::warning::Reason::EscalationLost,
+            WarningReason::BudgetSpent => v1::warning::Reason::BudgetSpent,
+            WarningReason::NotAcknowledged => v1::warning::Reason::NotAcknowledged,
         }
         .into(),
         message: w.message.clone(),
@@ -165,6 +180,116 @@ pub fn model(manifest: &Manifest, is_default: bool) -> v1::Model {
         figures: manifest.figures.iter().map(|(name, value)| (name.clone(), *value)).collect(),
         protocol: manifest.protocol.clone(),
         sha256: manifest.sha256.clone(),
+        is_default,
+    }
+}
+
+/// A moment.
+pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: at.unix_seconds(),
+        nanos: i32::try_from(at.0.rem_euclid(1_000_000) * 1_000).unwrap_or_default(),
+    }
+}
+
+/// A severity.
+pub fn severity(severity: Severity) -> v1::Severity {
+    match severity {
+        Severity::Advisory => v1::Severity::Advisory,
+        Severity::Low => v1::Severity::Low,
+        Severity::Medium => v1::Severity::Medium,
+        Severity::High => v1::Severity::High,
+    }
+}
+
+fn evidence(evidence: &Evidence) -> v1::Evidence {
+    let seconds = |seconds: f64| Some(duration(Duration::from_secs_f64(seconds.max(0.0))));
+    v1::Evidence {
+        start: seconds(evidence.from_s),
+        end: seconds(evidence.to_s),
+        speech: seconds(evidence.speech_s),
+        emotions: evidence.emotions.iter().map(|(name, p)| (name.clone(), *p)).collect(),
+        distress: evidence.distress,
+        valence: evidence.valence,
+        arousal: evidence.arousal,
+        conditions: evidence
+            .conditions
+            .iter()
+            .map(|condition| v1::ConditionValue {
+                what: condition.what.clone(),
+                value: condition.value,
+                on: condition.on,
+                off: condition.off,
+                holds: condition.holds,
+            })
+            .collect(),
+    }
+}
+
+/// An escalation.
+pub fn escalation(e: &Escalation) -> v1::Escalation {
+    v1::Escalation {
+        id: e.id.to_string(),
+        session_id: e.session_id.clone(),
+        channel: e.channel,
+        labels: e.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        policy: e.policy.clone(),
+        policy_version: e.policy_version.clone(),
+        rule: e.rule.clone(),
+        title: e.title.clone(),
+        severity: severity(e.severity).into(),
+        state: match e.state {
+            State::Raised => v1::EscalationState::Raised,
+            State::Acknowledged => v1::EscalationState::Acknowledged,
+            State::Cleared => v1::EscalationState::Cleared,
+        }
+        .into(),
+        reason: e.reason.clone(),
+        model: e.model.clone(),
+        model_version: e.model_version.clone(),
+        onset: Some(duration(Duration::from_secs_f64(e.onset_s.max(0.0)))),
+        evidence: Some(evidence(&e.evidence)),
+        raised_at: Some(timestamp(e.raised_at)),
+        updated_at: Some(timestamp(e.updated_at)),
+        acknowledged_at: e.acknowledged_at.map(timestamp),
+        acknowledged_by: e.acknowledged_by.clone().unwrap_or_default(),
+        cleared_at: e.cleared_at.map(timestamp),
+        session_ended_at: e.session_ended_at.map(timestamp),
+    }
+}
+
+/// What happened to an escalation; `durable` if it is committed.
+pub fn escalation_event(o: &Occurrence, durable: bool) -> v1::EscalationEvent {
+    v1::EscalationEvent {
+        id: if durable { o.id.to_string() } else { String::new() },
+        kind: match o.kind {
+            Kind::Raised => v1::EscalationEventKind::Raised,
+            Kind::Updated => v1::EscalationEventKind::Updated,
+            Kind::Acknowledged => v1::EscalationEventKind::Acknowledged,
+            Kind::Cleared => v1::EscalationEventKind::Cleared,
+        }
+        .into(),
+        at: Some(timestamp(o.at)),
+        actor: o.actor.clone().unwrap_or_default(),
+        note: o.note.clone().unwrap_or_default(),
+        escalation: Some(escalation(&o.escalation)),
+        durable,
+    }
+}
+
+/// Where the next page begins.
+pub fn page_token(start: (Timestamp, uuid::Uuid)) -> String {
+    format!("{}_{}", start.0.0, start.1)
+}
+
+/// A policy.
+pub fn policy(policy: &Policy, is_default: bool) -> v1::Policy {
+    v1::Policy {
+        name: policy.name().to_owned(),
+        version: policy.version().to_owned(),
+        description: policy.description().to_owned(),
+        rules: policy.explain().split("\n\n").map(|rule| rule.trim().to_owned()).collect(),
+        budget: policy.budget(),
         is_default,
     }
 }

@@ -42,7 +42,13 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["indicatif", "crossterm", "ureq", "fastrand"], &["commands/"]),
     (&["npyz", "zip"], &["corpus/"]),
     (&["csv"], &["corpus/", "evaluation/files.rs"]),
-    (&["maud", "png", "base64"], &["report/"]),
+    (&["maud", "png"], &["report/"]),
+    (&["base64"], &["report/", "escalation/sinks/"]),
+    (&["reqwest", "rustls", "async_nats", "hmac", "httpdate", "url"], &["escalation/sinks/"]),
+    (&["minijinja", "serde_saphyr"], &["escalation/sinks/", "policy/"]),
+    (&["schemars"], &["escalation/", "policy/"]),
+    (&["sqlx"], &["escalation/store/"]),
+    (&["backon"], &["escalation/"]),
 ];
 
 fn root() -> PathBuf {

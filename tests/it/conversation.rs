@@ -312,7 +312,11 @@ async fn events_that_are_not_wanted_do_not_come() {
     let loud: Vec<f32> =
         speech(7, 4.0, 16_000).iter().map(|x| (x * 8.0).clamp(-1.0, 1.0)).collect();
     let config = v1::StreamConfig {
-        events: Some(v1::EventSelection { no_utterances: true, no_warnings: true }),
+        events: Some(v1::EventSelection {
+            no_utterances: true,
+            no_warnings: true,
+            no_escalation_updates: true,
+        }),
         ..PLAIN.config()
     };
     let answer = hear(config, &loud).await;

@@ -1,5 +1,5 @@
-//! The body of the session fuzz target on stable Rust, driven by random bytes, with the stand-in model
-//! and with the real tiny ones.
+//! The bodies of fuzz targets on stable Rust, driven by random bytes: sessions, with the stand-in model
+//! and with the real tiny ones, and policies.
 
 use proptest::prelude::*;
 use prost::Message as _;
@@ -11,6 +11,11 @@ use crate::support::{PLAIN, TINY, chunks, mark, wrap};
 #[allow(unreachable_pub, reason = "public for libFuzzer's target")]
 mod session_target;
 
+#[path = "../../fuzz/src/policy.rs"]
+#[allow(unreachable_pub, reason = "public for libFuzzer's target")]
+mod policy_target;
+
+use policy_target::policy_parse;
 use session_target::{session, session_with};
 
 proptest! {
@@ -35,6 +40,19 @@ proptest! {
         if mode % 8 == 0 {
             session_with(&data, &TINY);
         }
+    }
+
+    #[test]
+    fn no_damage_to_a_policy_panics(
+        which in 0_usize..3,
+        at in any::<prop::sample::Index>(),
+        length in 0_usize..60,
+        filling in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let (_, text) = undertone::policy::embedded()[which];
+        let at = at.index(text.len());
+        let end = (at + length).min(text.len());
+        policy_parse(&[&text.as_bytes()[..at], &filling, &text.as_bytes()[end..]].concat());
     }
 }
 

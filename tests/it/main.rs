@@ -16,6 +16,12 @@
 //! | [`process`], [`otlp`] | the real binary |
 //! | [`evaluate`] | judging models on labelled clips |
 //! | [`corpora`] | corpora from the command line |
+//! | [`escalations`] | policies, the service, the store going away and coming back |
+//! | [`operations`] | `undertone escalations` beside a running server |
+//! | [`policies`] | policies tried on recordings and rehearsed |
+//! | [`store`] | the escalation store, SQLite and PostgreSQL |
+//! | [`sinks`] | what arrives where escalations are delivered |
+//! | [`crash`] | escalations arrive, whatever dies or fails |
 //! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
@@ -37,13 +43,20 @@ mod clips;
 mod clock;
 mod conversation;
 mod corpora;
+mod crash;
+mod database;
 mod engine;
+mod escalations;
 mod evaluate;
 mod fuzzing;
 mod limits;
 mod models;
+mod operations;
 mod otlp;
+mod policies;
 mod process;
 mod protocol;
 mod signal;
+mod sinks;
+mod store;
 mod support;

@@ -37,11 +37,17 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a server with `tiny-steps` on free ports and waits until it serves.
     pub(crate) async fn start(args: &[&str]) -> Self {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        tokio::task::spawn_blocking(move || Self::start_blocking(&args)).await.unwrap()
+        Self::start_under(&[], args).await
     }
 
-    fn start_blocking(args: &[String]) -> Self {
+    /// Starts one by way of another command, which ends in becoming the binary.
+    pub(crate) async fn start_under(command: &[&str], args: &[&str]) -> Self {
+        let own = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect();
+        let (command, args): (Vec<String>, Vec<String>) = (own(command), own(args));
+        tokio::task::spawn_blocking(move || Self::start_blocking(&command, &args)).await.unwrap()
+    }
+
+    fn start_blocking(by: &[String], args: &[String]) -> Self {
         let model = model_folder("tiny-steps").display().to_string();
         let fixed = [
             "serve",
@@ -58,15 +64,30 @@ impl Process {
             "--log-format",
             "json",
         ];
-        let mut child =
-            undertone(&fixed).args(args).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        // Tests of escalations say where theirs are.
+        let says = args.iter().any(|arg| arg == "--escalation-store");
+        let nowhere: &[&str] = if says { &[] } else { &["--escalation-store", ""] };
+        let mut command = undertone(&fixed);
+        if let [program, first @ ..] = by {
+            let binary = command.get_program().to_owned();
+            command = Command::new(program);
+            command.args(first).arg(binary).args(fixed).env_clear().stdin(Stdio::null());
+        }
+        let mut child = command
+            .args(nowhere)
+            .args(args)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let mut serving = None;
         for line in lines.by_ref() {
             let line = line.unwrap();
             log.lock().unwrap().push_str(&(line.clone() + "\n"));
-            let entry: serde_json::Value = serde_json::from_str(&line).expect("JSON logs");
+            let Ok(entry) = serde_json::from_str::<serde_json::Value>(&line) else {
+                panic!("no JSON: {line}");
+            };
             if entry["fields"]["message"] == "serving" {
                 let address = |name: &str| {
                     entry["fields"][name].as_str().and_then(|text| text.parse().ok()).unwrap()
@@ -91,6 +112,11 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("the process is there");
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for the end; how it ended and how long it took.
@@ -128,17 +154,16 @@ fn run(args: &[&str]) -> Output {
 }
 
 fn run_with(mut command: Command) -> Output {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let end = Instant::now() + PATIENCE;
-    // Outputs are small enough for a pipe's buffer.
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > end {
-            child.kill().unwrap();
-            panic!("{:?}", child.wait_with_output());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child.wait_with_output().unwrap()
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let (tell, ended) = std::sync::mpsc::sync_channel(1);
+    // Reads all that it writes, which may be more than a pipe holds.
+    std::thread::spawn(move || tell.send(child.wait_with_output()));
+    let output = ended.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        let _ = kill_process(pid, Signal::KILL);
+        panic!("{command:?} does not end");
+    });
+    output.unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

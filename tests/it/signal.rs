@@ -17,6 +17,7 @@ const VOWELS: [[f64; 2]; 5] =
     [[730.0, 1090.0], [530.0, 1840.0], [270.0, 2290.0], [570.0, 840.0], [300.0, 870.0]];
 
 /// A source of numbers in [-1, 1), the same for the same seed.
+#[derive(Debug)]
 pub(crate) struct Noise(u64);
 
 impl Noise {

@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use undertone::audio::Encoding;
-use undertone::config::{Settings, Span};
+use undertone::config::{Settings, Span, StoreUrl};
 use undertone::model::{Model, Models};
 use undertone::server::{self, Observer, ServeError, Sockets};
 use undertone::session::{Context, Outcome, Registry, SessionError, Source, SourceError, actor};
@@ -61,6 +61,8 @@ pub(crate) fn settings() -> Settings {
         engine_max_batch: 8,
         drain_deadline: Span(Duration::from_secs(5)),
         log: "off".to_owned(),
+        // Tests of escalations say where theirs are.
+        escalation_store: StoreUrl(String::new()),
         ..Settings::default()
     }
 }
@@ -288,6 +290,7 @@ of_kind! {
     marks: Mark(v1::MarkReached);
     warnings: Warning(v1::Warning);
     draining: Draining(v1::Draining);
+    escalations: Escalation(v1::EscalationEvent);
 }
 
 impl Answer {
@@ -413,6 +416,7 @@ pub(crate) fn context(settings: &Settings, models: Models) -> Context {
         defaults: settings.defaults(),
         limits: server::limits(settings),
         registry: Registry::new(settings.max_streams as usize),
+        escalating: None,
         draining: CancellationToken::new(),
     }
 }
@@ -485,7 +489,10 @@ pub(crate) fn told(answer: &Answer) -> Told {
                     take_numbers(channel.affect.as_mut(), &mut told.numbers);
                 }
             }
-            Response::Mark(_) | Response::Warning(_) | Response::Draining(_) => {}
+            Response::Mark(_)
+            | Response::Warning(_)
+            | Response::Escalation(_)
+            | Response::Draining(_) => {}
         }
         told.events.push(response);
     }

@@ -51,7 +51,7 @@ def address():
     process = subprocess.Popen(
         [
             binary, "serve", "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
-            "--log-format", "json", "--max-realtime-factor", "0",
+            "--log-format", "json", "--max-realtime-factor", "0", "--escalation-store", "",
         ],
         stderr=subprocess.PIPE,
         text=True,

@@ -72,6 +72,7 @@ pub(super) fn to_json(response: &Response) -> Value {
             "event": "started",
             "session_id": started.session_id,
             "model": started.model.as_ref().map(|model| &model.name),
+            "policy": started.policy.as_ref().map(|policy| &policy.name),
         }),
         Response::Estimate(e) => merge(
             json!({
@@ -84,6 +85,7 @@ pub(super) fn to_json(response: &Response) -> Value {
                 "speech_ratio": score(e.speech_ratio),
                 "level_dbfs": (f64::from(e.level_dbfs) * 10.0).round() / 10.0,
                 "utterance": e.utterance,
+                "escalations": e.escalation_ids,
             }),
             affect_json(e.affect.as_ref(), abstention(e.abstains, e.abstain_reason()).as_deref()),
         ),
@@ -108,6 +110,7 @@ pub(super) fn to_json(response: &Response) -> Value {
             "position": seconds(warning.position),
             "channel": warning.channel,
         }),
+        Response::Escalation(event) => escalation_json(event),
         Response::Draining(draining) => json!({
             "event": "draining", "deadline": seconds(draining.deadline),
         }),
@@ -120,6 +123,51 @@ pub(super) fn to_json(response: &Response) -> Value {
             "channels": finished.channels.iter().map(channel_json).collect::<Vec<_>>(),
         }),
     }
+}
+
+fn escalation_json(event: &v1::EscalationEvent) -> Value {
+    let escalation = event.escalation.as_ref();
+    json!({
+        "event": "escalation",
+        "kind": kind_name(event),
+        "id": escalation.map(|e| &e.id),
+        "severity": escalation.map(|e| severity_name(e.severity())),
+        "policy": escalation.map(|e| &e.policy),
+        "rule": escalation.map(|e| &e.rule),
+        "reason": escalation.map(|e| &e.reason),
+        "onset": escalation.map(|e| seconds(e.onset)),
+        "channel": escalation.map(|e| e.channel),
+        "durable": event.durable,
+    })
+}
+
+fn kind_name(event: &v1::EscalationEvent) -> String {
+    short(event.kind().as_str_name(), "ESCALATION_EVENT_KIND_")
+}
+
+/// The lower-case name of a severity.
+pub(super) fn severity_name(severity: v1::Severity) -> String {
+    short(severity.as_str_name(), "SEVERITY_")
+}
+
+/// What happened to an escalation and why, such as
+/// `00:41.2  ! high raised: Distress for a while: distress is at 81 %`.
+pub(super) fn escalation_text(event: &v1::EscalationEvent, several_channels: bool) -> String {
+    let kind = kind_name(event);
+    let Some(e) = &event.escalation else {
+        return format!("escalation {kind}");
+    };
+    let until = e.evidence.as_ref().and_then(|evidence| evidence.end);
+    let channel = channel_prefix(e.channel, several_channels);
+    let by = if event.actor.is_empty() { String::new() } else { format!(" by {}", event.actor) };
+    let durable = if event.durable { "" } else { " (not durable yet)" };
+    format!(
+        "{}  {channel}! {} {kind}{by}{durable}: {}: {}",
+        clock(duration(until)),
+        severity_name(e.severity()),
+        e.title,
+        e.reason
+    )
 }
 
 fn channel_json(summary: &v1::ChannelSummary) -> Value {
@@ -198,7 +246,10 @@ pub(super) fn to_text(response: &Response, several_channels: bool) -> String {
     match response {
         Response::Started(started) => {
             let model = started.model.as_ref().map_or("?", |model| model.name.as_str());
-            format!("session {} begins, model {model}", started.session_id)
+            let policy = started.policy.as_ref().map_or_else(String::new, |policy| {
+                format!(", policy {} {}", policy.name, policy.version)
+            });
+            format!("session {} begins, model {model}{policy}", started.session_id)
         }
         Response::Estimate(e) => {
             let what =
@@ -220,6 +271,7 @@ pub(super) fn to_text(response: &Response, several_channels: bool) -> String {
             let channel = channel.unwrap_or_default();
             format!("{}  {channel}warning: {}", clock(duration(warning.position)), warning.message)
         }
+        Response::Escalation(event) => escalation_text(event, several_channels),
         Response::Draining(_) => "the server is about to end; finishing".to_owned(),
         Response::Finished(finished) => summary(finished),
     }

@@ -13,7 +13,7 @@ use crossterm::style::{Attribute, Color, Print, ResetColor, SetAttribute, SetFor
 use crossterm::terminal::{BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate};
 use crossterm::{cursor, queue, terminal};
 
-use super::events::{abstention_text, affect_text, clock, emotion_name};
+use super::events::{abstention_text, affect_text, clock, emotion_name, severity_name};
 use crate::commands::client::duration;
 use crate::wire::v1;
 
@@ -188,6 +188,11 @@ impl<W: Write> Screen<W> {
         let title =
             vec![bold(format!(" {}", clock(self.sent))), tinted(format!("  {}", self.title), GREY)];
         let mut lines = vec![Line::new(), title];
+        let severities = self.lanes.values().map(v1::Estimate::escalation_severity);
+        if let Some(severity) = severities.max().filter(|s| *s != v1::Severity::Unspecified) {
+            let text = format!(" ! {} escalation in force", severity_name(severity));
+            lines.push(vec![tinted(text, RED)]);
+        }
         match self.lanes.values().next() {
             None => lines.push(vec![tinted(" no voice yet", GREY)]),
             Some(only) if self.lanes.len() == 1 => self.portrait(only, width, &mut lines),

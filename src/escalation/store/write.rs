@@ -1,0 +1,882 @@
+//! The one who writes: a batch of changes, the ends of deliveries, and leases for the next ones, in one
+//! transaction.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{AnyConnection, Connection as _, Row as _};
+use uuid::Uuid;
+
+use super::rows::{column, document, escalation, occurrence};
+use super::{DeliveryState, Filter, StoreError};
+use crate::escalation::life::{
+    Escalation, Kind, Occurrence, Origin, State, Timestamp, occurrence_id,
+};
+use crate::policy::{Action, Decision, Evidence};
+use crate::units::SamplePos;
+
+/// Something that happens to escalations.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A policy has decided.
+    Decided {
+        /// Whose policy.
+        origin: Arc<Origin>,
+        /// What.
+        decision: Box<Decision>,
+        /// When.
+        at: Timestamp,
+    },
+    /// The session has ended, with escalations in force.
+    SessionEnded {
+        /// Which.
+        origin: Arc<Origin>,
+        /// When.
+        at: Timestamp,
+    },
+    /// Somebody takes one on.
+    Acknowledged {
+        /// Which.
+        id: Uuid,
+        /// Only if it is this session's.
+        session_id: Option<String>,
+        /// Who.
+        actor: String,
+        /// What they say.
+        note: Option<String>,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Recorded {
+    /// It happened now.
+    New(Vec<Occurrence>),
+    /// It had happened before: a replay, or a second acknowledgement.
+    Before(Box<Occurrence>),
+    /// There is no such escalation.
+    Unknown,
+}
+
+impl Recorded {
+    /// What happened, now or before.
+    pub fn occurrences(&self) -> &[Occurrence] {
+        match self {
+            Self::New(new) => new,
+            Self::Before(before) => std::slice::from_ref(before.as_ref()),
+            Self::Unknown => &[],
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It arrived.
+    Delivered {
+        /// In words.
+        detail: String,
+    },
+    /// It did not, and is to be tried again after `wait`.
+    Retry {
+        /// Why not.
+        problem: String,
+        /// Time until the next attempt.
+        wait: Duration,
+    },
+    /// It never will.
+    Dead {
+        /// Why not.
+        problem: String,
+    },
+    /// The endpoint wants no more of anything.
+    Gone {
+        /// In its words.
+        problem: String,
+    },
+}
+
+impl Outcome {
+    /// Its name in the store and in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Delivered { .. } => "delivered",
+            Self::Retry { .. } => "retry",
+            Self::Dead { .. } => "dead",
+            Self::Gone { .. } => "gone",
+        }
+    }
+
+    /// In words.
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Delivered { detail } => detail,
+            Self::Retry { problem, .. } | Self::Dead { problem } | Self::Gone { problem } => {
+                problem
+            }
+        }
+    }
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// Number of the occurrence.
+    pub sequence: i64,
+    /// The sink.
+    pub sink: String,
+    /// The session that it is about.
+    pub session_id: String,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took.
+    pub took: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// A delivery that this writer's owner is to attempt now.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// What is to be delivered.
+    pub occurrence: Occurrence,
+    /// Where to.
+    pub sink: String,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub struct Batch<'a> {
+    /// Changes, in their order.
+    pub changes: Vec<&'a Change>,
+    /// Ends of attempts.
+    pub finishes: Vec<&'a Finish>,
+    /// For each sink, how many deliveries its owner can attempt now.
+    pub capacity: Vec<(&'a str, usize)>,
+    /// How long a lease lasts.
+    pub lease: Duration,
+}
+
+/// What was written.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// What became of each change.
+    pub recorded: Vec<Recorded>,
+    /// Deliveries to attempt.
+    pub claimed: Vec<Claimed>,
+    /// Number of the last occurrence.
+    pub latest: i64,
+}
+
+/// Says which sinks want an occurrence.
+pub trait Routes {
+    /// Names of the sinks that want it.
+    fn sinks_for<'a>(&'a self, occurrence: &Occurrence) -> Vec<&'a str>;
+}
+
+/// A connection that writes.
+#[derive(Debug)]
+pub struct Writer {
+    connection: AnyConnection,
+    is_sqlite: bool,
+    owner: String,
+}
+
+/// Escalations of one name whose evidence differs: after so many, the name is taken for exhausted.
+const MOST_AGAIN: u32 = 1000;
+/// How far a replay's values may be from the first run's: batches of another size sum in another order.
+const REPLAY_TOLERANCE: f32 = 1e-3;
+
+impl Writer {
+    pub(super) fn new(connection: AnyConnection, is_sqlite: bool, owner: String) -> Self {
+        Self { connection, is_sqlite, owner }
+    }
+
+    async fn begin(&mut self) -> Result<Pen<'_>, StoreError> {
+        let begin = if self.is_sqlite {
+            // Takes SQLite's write lock now; later it could fail half-way.
+            self.connection.begin_with("BEGIN IMMEDIATE").await?
+        } else {
+            self.connection.begin().await?
+        };
+        let mut pen = Pen {
+            transaction: begin,
+            owner: &self.owner,
+            latest: 0,
+            now: Timestamp::now(),
+            gone: HashSet::new(),
+        };
+        pen.lock(self.is_sqlite).await?;
+        Ok(pen)
+    }
+
+    /// Writes a batch, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing of it is written, but for an error of the commit itself, after which it may
+    /// be. To write it again does no harm.
+    ///
+    /// # Cancellation
+    /// Not safe: drop the writer.
+    pub async fn write(
+        &mut self,
+        batch: &Batch<'_>,
+        routes: &impl Routes,
+    ) -> Result<Done, StoreError> {
+        let mut pen = self.begin().await?;
+        let mut done = Done::default();
+        for change in &batch.changes {
+            done.recorded.push(pen.change(change, routes).await?);
+        }
+        for finish in &batch.finishes {
+            pen.finish(finish).await?;
+        }
+        for (sink, capacity) in &batch.capacity {
+            pen.claim(sink, *capacity, batch.lease, &mut done.claimed).await?;
+        }
+        done.latest = pen.latest;
+        pen.commit().await?;
+        Ok(done)
+    }
+
+    /// Whether there is anything to attempt for any of `sinks`. Takes no lock.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_due(&mut self, sinks: &[&str]) -> Result<bool, StoreError> {
+        for sink in sinks {
+            // On PostgreSQL this replica's clock stands in for the database's: a look in vain, or one that
+            // comes a little late, does no harm.
+            let due = sqlx::query(
+                "SELECT sequence FROM deliveries \
+                 WHERE sink = $1 AND state IN ('due', 'leased') AND next_at <= $2 LIMIT 1",
+            )
+            .bind((*sink).to_owned())
+            .bind(Timestamp::now().0)
+            .fetch_optional(&mut self.connection)
+            .await?;
+            if due.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sinks that something is still to be delivered to, and how much.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn outstanding(&mut self) -> Result<Vec<(String, i64)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT sink, COUNT(*) FROM deliveries WHERE state IN ('waiting', 'due', 'leased') \
+             GROUP BY sink ORDER BY sink",
+        )
+        .fetch_all(&mut self.connection)
+        .await?;
+        rows.iter().map(|row| Ok((column(row, 0)?, column(row, 1)?))).collect()
+    }
+
+    /// Gives up the leases of this owner: it has started anew and attempts nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn release(&mut self) -> Result<u64, StoreError> {
+        let pen = self.begin().await?;
+        let Pen { mut transaction, owner, now, .. } = pen;
+        let released = sqlx::query(
+            "UPDATE deliveries SET state = 'due', next_at = $1, lease_owner = NULL \
+             WHERE state = 'leased' AND lease_owner = $2",
+        )
+        .bind(now.0)
+        .bind(owner.to_owned())
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(released.rows_affected())
+    }
+
+    /// Makes dead deliveries due again, attempts counted anew, at most `limit`; all of one sink, or of
+    /// everything. Their endpoints are tried again even if they had said that they want no more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn replay(
+        &mut self,
+        sink: Option<&str>,
+        escalation: Option<Uuid>,
+        limit: usize,
+    ) -> Result<u64, StoreError> {
+        let mut pen = self.begin().await?;
+        let dead = sqlx::query(
+            "SELECT d.sequence, d.sink, d.session_id FROM deliveries d \
+             JOIN occurrences o ON o.sequence = d.sequence \
+             WHERE d.state = 'dead' AND ($1 = '' OR d.sink = $1) AND ($2 = '' OR o.escalation_id = $2) \
+             ORDER BY d.sequence LIMIT $3",
+        )
+        .bind(sink.unwrap_or_default().to_owned())
+        .bind(escalation.map(|id| id.to_string()).unwrap_or_default())
+        .bind(limit as i64)
+        .fetch_all(&mut *pen.transaction)
+        .await?;
+        let mut sinks = BTreeSet::new();
+        for row in &dead {
+            let (sequence, sink): (i64, String) = (column(row, 0)?, column(row, 1)?);
+            let session_id: String = column(row, 2)?;
+            let state = pen.place_in_line(&sink, &session_id).await?;
+            sqlx::query(
+                "UPDATE deliveries SET state = $1, attempts = 0, next_at = $2, problem = NULL, \
+                 ended_at = NULL WHERE sequence = $3 AND sink = $4",
+            )
+            .bind(state.name())
+            .bind(pen.now.0)
+            .bind(sequence)
+            .bind(sink.clone())
+            .execute(&mut *pen.transaction)
+            .await?;
+            sinks.insert(sink);
+        }
+        for sink in sinks {
+            sqlx::query("DELETE FROM gone WHERE sink = $1")
+                .bind(sink)
+                .execute(&mut *pen.transaction)
+                .await?;
+        }
+        pen.commit().await?;
+        Ok(dead.len() as u64)
+    }
+
+    /// Removes escalations to which nothing has happened since `cutoff` and of which nothing is still to be
+    /// delivered, with their history, at most `limit`. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expire(&mut self, cutoff: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        let mut pen = self.begin().await?;
+        let old = sqlx::query(
+            "SELECT e.id FROM escalations e WHERE e.updated_at < $1 AND NOT EXISTS (\
+                SELECT 1 FROM occurrences o JOIN deliveries d ON d.sequence = o.sequence \
+                WHERE o.escalation_id = e.id AND d.state IN ('waiting', 'due', 'leased')) \
+             ORDER BY e.updated_at LIMIT $2",
+        )
+        .bind(cutoff.0)
+        .bind(limit as i64)
+        .fetch_all(&mut *pen.transaction)
+        .await?;
+        for row in &old {
+            let id: String = column(row, 0)?;
+            for statement in [
+                "DELETE FROM attempts WHERE sequence IN \
+                 (SELECT sequence FROM occurrences WHERE escalation_id = $1)",
+                "DELETE FROM deliveries WHERE sequence IN \
+                 (SELECT sequence FROM occurrences WHERE escalation_id = $1)",
+                "DELETE FROM occurrences WHERE escalation_id = $1",
+                "DELETE FROM labels WHERE escalation_id = $1",
+                "DELETE FROM escalations WHERE id = $1",
+            ] {
+                sqlx::query(statement).bind(id.clone()).execute(&mut *pen.transaction).await?;
+            }
+        }
+        pen.commit().await?;
+        Ok(old.len() as u64)
+    }
+}
+
+/// A transaction that holds the writers' lock.
+struct Pen<'a> {
+    transaction: sqlx::Transaction<'a, sqlx::Any>,
+    owner: &'a str,
+    latest: i64,
+    /// The database's clock where replicas share it, so that their leases compare.
+    now: Timestamp,
+    gone: HashSet<String>,
+}
+
+impl Pen<'_> {
+    async fn lock(&mut self, is_sqlite: bool) -> Result<(), StoreError> {
+        let row = sqlx::query(
+            "UPDATE counters SET value = value WHERE name = 'occurrence' RETURNING value",
+        )
+        .fetch_one(&mut *self.transaction)
+        .await?;
+        self.latest = column(&row, 0)?;
+        if !is_sqlite {
+            // Behind the lock: what waited for it must not see a time from before.
+            let row = sqlx::query(
+                "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
+            )
+            .fetch_one(&mut *self.transaction)
+            .await?;
+            self.now = Timestamp(column(&row, 0)?);
+        }
+        let gone = sqlx::query("SELECT sink FROM gone").fetch_all(&mut *self.transaction).await?;
+        for row in &gone {
+            self.gone.insert(column(row, 0)?);
+        }
+        Ok(())
+    }
+
+    async fn commit(mut self) -> Result<(), StoreError> {
+        sqlx::query("UPDATE counters SET value = $1 WHERE name = 'occurrence' AND value <> $1")
+            .bind(self.latest)
+            .execute(&mut *self.transaction)
+            .await?;
+        Ok(self.transaction.commit().await?)
+    }
+
+    async fn change(
+        &mut self,
+        change: &Change,
+        routes: &impl Routes,
+    ) -> Result<Recorded, StoreError> {
+        match change {
+            Change::Decided { origin, decision, at } => match decision.action {
+                Action::Raise => self.raise(origin, decision, *at, routes).await,
+                Action::Update | Action::Clear => self.follow(origin, decision, *at, routes).await,
+            },
+            Change::SessionEnded { origin, at } => self.end_session(origin, *at, routes).await,
+            Change::Acknowledged { id, session_id, actor, note, at } => {
+                let Some(found) = self.find(*id).await? else {
+                    return Ok(Recorded::Unknown);
+                };
+                if session_id.as_ref().is_some_and(|session| *session != found.session_id) {
+                    return Ok(Recorded::Unknown);
+                }
+                self.acknowledge(found, actor, note.clone(), *at, routes).await
+            }
+        }
+    }
+
+    async fn raise(
+        &mut self,
+        origin: &Origin,
+        decision: &Decision,
+        at: Timestamp,
+        routes: &impl Routes,
+    ) -> Result<Recorded, StoreError> {
+        for again in 0..MOST_AGAIN {
+            let id = origin.escalation_id(decision, again);
+            let raised = occurrence_id(id, Kind::Raised, None);
+            match self.occurrence(raised).await? {
+                // A replay of the same audio. Else another conversation has used the session's name.
+                Some(before) if is_replay(&before.escalation.evidence, &decision.evidence) => {
+                    return Ok(Recorded::Before(before.into()));
+                }
+                Some(_) => {}
+                None => {
+                    let escalation = Escalation::raised(id, origin, decision, at);
+                    self.insert(&escalation, decision.onset, again).await?;
+                    let occurrence = self
+                        .append(raised, Kind::Raised, at, None, None, escalation, routes)
+                        .await?;
+                    return Ok(Recorded::New(vec![occurrence]));
+                }
+            }
+        }
+        Ok(Recorded::Unknown)
+    }
+
+    /// An update or the end of what was raised before.
+    async fn follow(
+        &mut self,
+        origin: &Origin,
+        decision: &Decision,
+        at: Timestamp,
+        routes: &impl Routes,
+    ) -> Result<Recorded, StoreError> {
+        let Some(mut escalation) = self.latest_at(origin, decision).await? else {
+            return Ok(Recorded::Unknown);
+        };
+        let kind = if decision.action == Action::Clear { Kind::Cleared } else { Kind::Updated };
+        let id = occurrence_id(escalation.id, kind, Some(decision.at));
+        if let Some(before) = self.occurrence(id).await? {
+            return Ok(Recorded::Before(before.into()));
+        }
+        escalation.reason.clone_from(&decision.reason);
+        escalation.evidence = decision.evidence.clone();
+        if kind == Kind::Cleared {
+            escalation.state = State::Cleared;
+            escalation.cleared_at = Some(at);
+        }
+        let occurrence = self.append(id, kind, at, None, None, escalation, routes).await?;
+        Ok(Recorded::New(vec![occurrence]))
+    }
+
+    async fn end_session(
+        &mut self,
+        origin: &Origin,
+        at: Timestamp,
+        routes: &impl Routes,
+    ) -> Result<Recorded, StoreError> {
+        let open = sqlx::query(
+            "SELECT document FROM escalations \
+             WHERE session_id = $1 AND state <> 'cleared' AND session_ended = 0 \
+             ORDER BY raised_at, id",
+        )
+        .bind(origin.session_id.clone())
+        .fetch_all(&mut *self.transaction)
+        .await?;
+        let mut occurrences = Vec::new();
+        for row in &open {
+            let mut escalation = escalation(&column::<String>(row, 0)?)?;
+            escalation.session_ended_at = Some(at);
+            let id = occurrence_id(escalation.id, Kind::Updated, None);
+            let note = Some("the session ended while it was in force".to_owned());
+            occurrences
+                .push(self.append(id, Kind::Updated, at, None, note, escalation, routes).await?);
+        }
+        Ok(Recorded::New(occurrences))
+    }
+
+    async fn acknowledge(
+        &mut self,
+        mut escalation: Escalation,
+        actor: &str,
+        note: Option<String>,
+        at: Timestamp,
+        routes: &impl Routes,
+    ) -> Result<Recorded, StoreError> {
+        let id = occurrence_id(escalation.id, Kind::Acknowledged, None);
+        if let Some(before) = self.occurrence(id).await? {
+            return Ok(Recorded::Before(before.into()));
+        }
+        if escalation.state == State::Raised {
+            escalation.state = State::Acknowledged;
+        }
+        escalation.acknowledged_at = Some(at);
+        escalation.acknowledged_by = Some(actor.to_owned());
+        let actor = Some(actor.to_owned());
+        let occurrence =
+            self.append(id, Kind::Acknowledged, at, actor, note, escalation, routes).await?;
+        Ok(Recorded::New(vec![occurrence]))
+    }
+
+    async fn find(&mut self, id: Uuid) -> Result<Option<Escalation>, StoreError> {
+        let row = sqlx::query("SELECT document FROM escalations WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&mut *self.transaction)
+            .await?;
+        row.map(|row| escalation(&column::<String>(&row, 0)?)).transpose()
+    }
+
+    /// The newest escalation of that origin, rule, channel and onset.
+    async fn latest_at(
+        &mut self,
+        origin: &Origin,
+        decision: &Decision,
+    ) -> Result<Option<Escalation>, StoreError> {
+        let row = sqlx::query(
+            "SELECT document FROM escalations WHERE session_id = $1 AND policy = $2 AND rule = $3 \
+             AND channel = $4 AND onset = $5 ORDER BY again DESC LIMIT 1",
+        )
+        .bind(origin.session_id.clone())
+        .bind(origin.policy.clone())
+        .bind(decision.rule.clone())
+        .bind(i64::from(decision.channel))
+        .bind(samples(decision.onset))
+        .fetch_optional(&mut *self.transaction)
+        .await?;
+        row.map(|row| escalation(&column::<String>(&row, 0)?)).transpose()
+    }
+
+    async fn occurrence(&mut self, id: Uuid) -> Result<Option<Occurrence>, StoreError> {
+        let row = sqlx::query("SELECT document FROM occurrences WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&mut *self.transaction)
+            .await?;
+        row.map(|row| occurrence(&column::<String>(&row, 0)?)).transpose()
+    }
+
+    async fn insert(
+        &mut self,
+        escalation: &Escalation,
+        onset: SamplePos,
+        again: u32,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO escalations (id, session_id, channel, policy, rule, onset, again, severity, \
+             state, raised_at, updated_at, session_ended, document) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, $12)",
+        )
+        .bind(escalation.id.to_string())
+        .bind(escalation.session_id.clone())
+        .bind(i64::from(escalation.channel))
+        .bind(escalation.policy.clone())
+        .bind(escalation.rule.clone())
+        .bind(samples(onset))
+        .bind(i64::from(again))
+        .bind(escalation.severity as i64)
+        .bind(escalation.state.name())
+        .bind(escalation.raised_at.0)
+        .bind(escalation.updated_at.0)
+        .bind(document(escalation)?)
+        .execute(&mut *self.transaction)
+        .await?;
+        for (label, value) in &escalation.labels {
+            sqlx::query("INSERT INTO labels (escalation_id, label, value) VALUES ($1, $2, $3)")
+                .bind(escalation.id.to_string())
+                .bind(label.clone())
+                .bind(value.clone())
+                .execute(&mut *self.transaction)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what happened, how the escalation stands after it, and whom it must reach.
+    #[allow(clippy::too_many_arguments, reason = "an occurrence's parts, each another type")]
+    async fn append(
+        &mut self,
+        id: Uuid,
+        kind: Kind,
+        at: Timestamp,
+        actor: Option<String>,
+        note: Option<String>,
+        mut escalation: Escalation,
+        routes: &impl Routes,
+    ) -> Result<Occurrence, StoreError> {
+        escalation.updated_at = at;
+        self.latest += 1;
+        let sequence = self.latest;
+        let occurrence = Occurrence { id, sequence, kind, at, actor, note, escalation };
+        let escalation = &occurrence.escalation;
+        sqlx::query(
+            "UPDATE escalations SET state = $1, updated_at = $2, session_ended = $3, document = $4 \
+             WHERE id = $5",
+        )
+        .bind(escalation.state.name())
+        .bind(at.0)
+        .bind(i64::from(escalation.session_ended_at.is_some()))
+        .bind(document(escalation)?)
+        .bind(escalation.id.to_string())
+        .execute(&mut *self.transaction)
+        .await?;
+        sqlx::query(
+            "INSERT INTO occurrences (sequence, id, escalation_id, kind, at, document) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(sequence)
+        .bind(id.to_string())
+        .bind(escalation.id.to_string())
+        .bind(kind.name())
+        .bind(at.0)
+        .bind(document(&occurrence)?)
+        .execute(&mut *self.transaction)
+        .await?;
+        for sink in routes.sinks_for(&occurrence) {
+            self.enqueue(&occurrence, sink).await?;
+        }
+        Ok(occurrence)
+    }
+
+    async fn enqueue(&mut self, occurrence: &Occurrence, sink: &str) -> Result<(), StoreError> {
+        let session_id = &occurrence.escalation.session_id;
+        let (state, problem) = if self.gone.contains(sink) {
+            let problem = "the endpoint has answered 410 before; replay once it is back";
+            (DeliveryState::Dead, Some(problem.to_owned()))
+        } else {
+            (self.place_in_line(sink, session_id).await?, None)
+        };
+        let ended = (state == DeliveryState::Dead).then_some(self.now.0);
+        sqlx::query(
+            "INSERT INTO deliveries (sequence, sink, session_id, state, attempts, next_at, problem, \
+             created_at, ended_at) VALUES ($1, $2, $3, $4, 0, $5, $6, $5, $7)",
+        )
+        .bind(occurrence.sequence)
+        .bind(sink.to_owned())
+        .bind(session_id.clone())
+        .bind(state.name())
+        .bind(self.now.0)
+        .bind(problem)
+        .bind(ended)
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    /// Due, unless an earlier one of the session is on its way to the sink.
+    async fn place_in_line(
+        &mut self,
+        sink: &str,
+        session_id: &str,
+    ) -> Result<DeliveryState, StoreError> {
+        let ahead = sqlx::query(
+            "SELECT sequence FROM deliveries WHERE sink = $1 AND session_id = $2 \
+             AND state IN ('waiting', 'due', 'leased') LIMIT 1",
+        )
+        .bind(sink.to_owned())
+        .bind(session_id.to_owned())
+        .fetch_optional(&mut *self.transaction)
+        .await?;
+        Ok(if ahead.is_some() { DeliveryState::Waiting } else { DeliveryState::Due })
+    }
+
+    async fn finish(&mut self, finish: &Finish) -> Result<(), StoreError> {
+        let (state, next_at, ended) = match &finish.outcome {
+            Outcome::Delivered { .. } => (DeliveryState::Delivered, self.now, Some(self.now.0)),
+            Outcome::Retry { wait, .. } => (DeliveryState::Due, self.now.after(*wait), None),
+            Outcome::Dead { .. } | Outcome::Gone { .. } => {
+                (DeliveryState::Dead, self.now, Some(self.now.0))
+            }
+        };
+        // Whoever has let a lease run out has no say any more, unless it arrived; not even if the next
+        // lease is its own, whose attempt is under way.
+        let written = sqlx::query(
+            "UPDATE deliveries SET state = $1, next_at = $2, lease_owner = NULL, problem = $3, \
+             ended_at = $4 WHERE sequence = $5 AND sink = $6 AND state <> 'delivered' \
+             AND ($1 = 'delivered' OR (state = 'leased' AND lease_owner = $7 AND attempts = $8))",
+        )
+        .bind(state.name())
+        .bind(next_at.0)
+        .bind((state != DeliveryState::Delivered).then(|| finish.outcome.detail().to_owned()))
+        .bind(ended)
+        .bind(finish.sequence)
+        .bind(finish.sink.clone())
+        .bind(self.owner.to_owned())
+        .bind(i64::from(finish.attempt))
+        .execute(&mut *self.transaction)
+        .await?;
+        if written.rows_affected() == 0 {
+            return Ok(());
+        }
+        self.note_attempt(finish).await?;
+        if let Outcome::Gone { problem } = &finish.outcome {
+            self.give_up(&finish.sink, problem).await?;
+        }
+        if state != DeliveryState::Due {
+            self.promote(&finish.sink, &finish.session_id).await?;
+        }
+        Ok(())
+    }
+
+    async fn note_attempt(&mut self, finish: &Finish) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO attempts (sequence, sink, attempt, at, took, outcome, detail) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(finish.sequence)
+        .bind(finish.sink.clone())
+        .bind(i64::from(finish.attempt))
+        .bind(finish.at.0)
+        .bind(i64::try_from(finish.took.as_micros()).unwrap_or(i64::MAX))
+        .bind(finish.outcome.name())
+        .bind(finish.outcome.detail().to_owned())
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    /// The endpoint has gone: all that is on its way to it is dead.
+    async fn give_up(&mut self, sink: &str, problem: &str) -> Result<(), StoreError> {
+        if !self.gone.insert(sink.to_owned()) {
+            return Ok(());
+        }
+        sqlx::query("INSERT INTO gone (sink, at, problem) VALUES ($1, $2, $3)")
+            .bind(sink.to_owned())
+            .bind(self.now.0)
+            .bind(problem.to_owned())
+            .execute(&mut *self.transaction)
+            .await?;
+        sqlx::query(
+            "UPDATE deliveries SET state = 'dead', problem = $1, ended_at = $2 \
+             WHERE sink = $3 AND state IN ('waiting', 'due')",
+        )
+        .bind(problem.to_owned())
+        .bind(self.now.0)
+        .bind(sink.to_owned())
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    /// The earliest one that waits becomes due, unless another one is on its way.
+    async fn promote(&mut self, sink: &str, session_id: &str) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE deliveries SET state = 'due', next_at = $1 WHERE sink = $2 AND state = 'waiting' \
+             AND sequence = (SELECT MIN(w.sequence) FROM deliveries w WHERE w.sink = $2 \
+                AND w.session_id = $3 AND w.state = 'waiting') \
+             AND NOT EXISTS (SELECT 1 FROM deliveries b WHERE b.sink = $2 AND b.session_id = $3 \
+                AND b.state IN ('due', 'leased'))",
+        )
+        .bind(self.now.0)
+        .bind(sink.to_owned())
+        .bind(session_id.to_owned())
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    async fn claim(
+        &mut self,
+        sink: &str,
+        capacity: usize,
+        lease: Duration,
+        claimed: &mut Vec<Claimed>,
+    ) -> Result<(), StoreError> {
+        if capacity == 0 {
+            return Ok(());
+        }
+        let due = sqlx::query(
+            "SELECT d.sequence, d.attempts, o.document FROM deliveries d \
+             JOIN occurrences o ON o.sequence = d.sequence \
+             WHERE d.sink = $1 AND d.state IN ('due', 'leased') AND d.next_at <= $2 \
+             ORDER BY d.next_at, d.sequence LIMIT $3",
+        )
+        .bind(sink.to_owned())
+        .bind(self.now.0)
+        .bind(capacity as i64)
+        .fetch_all(&mut *self.transaction)
+        .await?;
+        for row in &due {
+            let (sequence, attempts): (i64, i64) = (column(row, 0)?, column(row, 1)?);
+            let occurrence = occurrence(row.try_get::<&str, usize>(2)?)?;
+            sqlx::query(
+                "UPDATE deliveries SET state = 'leased', lease_owner = $1, next_at = $2, \
+                 attempts = attempts + 1 WHERE sequence = $3 AND sink = $4",
+            )
+            .bind(self.owner.to_owned())
+            .bind(self.now.after(lease).0)
+            .bind(sequence)
+            .bind(sink.to_owned())
+            .execute(&mut *self.transaction)
+            .await?;
+            let attempt = u32::try_from(attempts + 1).unwrap_or(u32::MAX);
+            claimed.push(Claimed { occurrence, sink: sink.to_owned(), attempt });
+        }
+        Ok(())
+    }
+}
+
+fn samples(position: SamplePos) -> i64 {
+    i64::try_from(position.0).unwrap_or(i64::MAX)
+}
+
+/// Whether two runs' evidence is that of the same audio: the same window and, within rounding, values.
+fn is_replay(a: &Evidence, b: &Evidence) -> bool {
+    let near = |a: Option<f32>, b: Option<f32>| match (a, b) {
+        (Some(a), Some(b)) => (a - b).abs() <= REPLAY_TOLERANCE,
+        (None, None) => true,
+        _ => false,
+    };
+    a.from_s == b.from_s
+        && a.to_s == b.to_s
+        && near(Some(a.speech_s as f32), Some(b.speech_s as f32))
+        && near(a.distress, b.distress)
+        && near(a.valence, b.valence)
+        && near(a.arousal, b.arousal)
+        && a.conditions.len() == b.conditions.len()
+        && a.conditions.iter().zip(&b.conditions).all(|(a, b)| near(a.value, b.value))
+}
+
+impl Filter {
+    /// Nothing else than `session_id`.
+    pub fn session(session_id: &str) -> Self {
+        Self { session_id: Some(session_id.to_owned()), ..Self::default() }
+    }
+}

@@ -1,0 +1,312 @@
+//! `undertone.v1.EscalationService` on tonic, and the feed that tells live sessions what others do.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+use super::status;
+use crate::config::Settings;
+use crate::escalation::{
+    Change, Filter, Kind, Occurrence, Recorded, Recorder, Reply, StoreError, Timestamp,
+};
+use crate::session::Registry;
+use crate::wire::parse::{self, Violation};
+use crate::wire::v1::escalation_service_server::EscalationService;
+use crate::wire::{render, v1};
+
+/// Occurrences read from the store at once.
+const PAGE: usize = 256;
+/// Messages on their way to one watcher; when it is full, the watch reads no further.
+const WATCH_OUTBOX: usize = 16;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct Escalations {
+    recorder: Recorder,
+    newest: watch::Receiver<i64>,
+    watchers: Arc<Semaphore>,
+    max_watchers: u32,
+    heartbeat: Duration,
+    send_timeout: Duration,
+    draining: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Escalations {
+    /// Watches run on `tasks` until `draining`; `newest` is what [`feed`] keeps.
+    pub(super) fn new(
+        recorder: Recorder,
+        newest: watch::Receiver<i64>,
+        settings: &Settings,
+        draining: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            recorder,
+            newest,
+            watchers: Arc::new(Semaphore::new(settings.max_watchers as usize)),
+            max_watchers: settings.max_watchers,
+            heartbeat: settings.watch_heartbeat.0,
+            send_timeout: settings.send_timeout.0,
+            draining,
+            tasks,
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
+fn invalid(violations: Vec<Violation>) -> Status {
+    status::invalid(&violations)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
+fn store(error: StoreError) -> Status {
+    status::of_store(&error)
+}
+
+#[tonic::async_trait]
+impl EscalationService for Escalations {
+    type WatchEscalationsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchEscalationsResponse, Status>> + Send + 'static>>;
+
+    async fn list_escalations(
+        &self,
+        request: Request<v1::ListEscalationsRequest>,
+    ) -> Result<Response<v1::ListEscalationsResponse>, Status> {
+        let request = request.into_inner();
+        let filter = parse::filter(request.filter.as_ref()).map_err(invalid)?;
+        let (size, start) = parse::page(request.page_size, &request.page_token).map_err(invalid)?;
+        let page = self.recorder.store().list(&filter, start, size).await.map_err(store)?;
+        Ok(Response::new(v1::ListEscalationsResponse {
+            escalations: page.escalations.iter().map(render::escalation).collect(),
+            next_page_token: page.next.map(render::page_token).unwrap_or_default(),
+        }))
+    }
+
+    async fn get_escalation(
+        &self,
+        request: Request<v1::GetEscalationRequest>,
+    ) -> Result<Response<v1::GetEscalationResponse>, Status> {
+        let id = parse::one_escalation("id", &request.into_inner().id).map_err(invalid)?;
+        // The history first: what happens in between is then in the escalation at most.
+        let history = self.recorder.store().history(id).await.map_err(store)?;
+        let found = self.recorder.store().get(id).await.map_err(store)?;
+        let found = found.ok_or_else(|| status::no_escalation("id"))?;
+        Ok(Response::new(v1::GetEscalationResponse {
+            escalation: Some(render::escalation(&found)),
+            history: history.iter().map(|o| render::escalation_event(o, true)).collect(),
+        }))
+    }
+
+    async fn acknowledge_escalation(
+        &self,
+        request: Request<v1::AcknowledgeEscalationRequest>,
+    ) -> Result<Response<v1::AcknowledgeEscalationResponse>, Status> {
+        let request = request.into_inner();
+        let parts = (request.id.as_str(), request.actor.as_str(), request.note.as_str());
+        let asked = parse::acknowledgement(parts, ["id", "actor", "note"]).map_err(invalid)?;
+        let change = Change::Acknowledged {
+            id: asked.id,
+            session_id: None,
+            actor: asked.actor,
+            note: asked.note,
+            at: Timestamp::now(),
+        };
+        let (occurrence, already) = match self.recorder.record(change).await {
+            Reply::Durable(Recorded::New(new)) => (new.into_iter().next(), false),
+            Reply::Durable(Recorded::Before(before)) => (Some(*before), true),
+            Reply::Durable(Recorded::Unknown) => (None, false),
+            Reply::Waiting(_) | Reply::Lost => return Err(status::store_down()),
+        };
+        let occurrence = occurrence.ok_or_else(|| status::no_escalation("id"))?;
+        Ok(Response::new(v1::AcknowledgeEscalationResponse {
+            escalation: Some(render::escalation(&occurrence.escalation)),
+            already,
+        }))
+    }
+
+    async fn watch_escalations(
+        &self,
+        request: Request<v1::WatchEscalationsRequest>,
+    ) -> Result<Response<Self::WatchEscalationsStream>, Status> {
+        let request = request.into_inner();
+        let filter = parse::filter(request.filter.as_ref()).map_err(invalid)?;
+        let cursor = parse::cursor(&request.cursor, request.from_start).map_err(invalid)?;
+        let permit = self
+            .watchers
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| status::too_many_watchers(self.max_watchers))?;
+        let cursor = match cursor {
+            Some(cursor) => cursor,
+            None => self.recorder.store().latest().await.map_err(store)?,
+        };
+        let (outbox, inbox) = mpsc::channel(WATCH_OUTBOX);
+        let watch = Watch {
+            recorder: self.recorder.clone(),
+            newest: self.newest.clone(),
+            filter,
+            cursor,
+            heartbeat: self.heartbeat,
+            send_timeout: self.send_timeout,
+            outbox,
+        };
+        let draining = self.draining.clone();
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            watch.run(draining).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(inbox))))
+    }
+}
+
+/// One watcher.
+struct Watch {
+    recorder: Recorder,
+    newest: watch::Receiver<i64>,
+    filter: Filter,
+    /// Number of the last occurrence that was looked at.
+    cursor: i64,
+    heartbeat: Duration,
+    send_timeout: Duration,
+    outbox: mpsc::Sender<Result<v1::WatchEscalationsResponse, Status>>,
+}
+
+/// The watcher has gone, or does not read.
+struct Gone;
+
+impl Watch {
+    async fn run(mut self, draining: CancellationToken) {
+        // At once, so that whoever watches knows where from.
+        if self.send(Ok(self.message(None))).await.is_err() {
+            return;
+        }
+        loop {
+            let caught_up = match self.catch_up().await {
+                Ok(caught_up) => caught_up,
+                Err(Gone) => return,
+            };
+            // All branches are cancel-safe: none holds anything. A feed that has ended is the server's end.
+            let next = tokio::select! {
+                () = draining.cancelled() => None,
+                () = self.outbox.closed() => return,
+                changed = self.newest.changed(), if caught_up => changed.ok().map(|()| false),
+                () = tokio::time::sleep(self.heartbeat) => Some(true),
+            };
+            let Some(quiet) = next else {
+                let _ = self.send(Err(status::draining())).await;
+                return;
+            };
+            if quiet && self.send(Ok(self.message(None))).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Sends what has happened since. Returns whether that was all; the store may be down.
+    async fn catch_up(&mut self) -> Result<bool, Gone> {
+        self.newest.borrow_and_update();
+        loop {
+            let page = match self.recorder.store().after(self.cursor, PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    let _ = self.send(Err(store(error))).await;
+                    return Err(Gone);
+                }
+            };
+            let is_last = page.len() < PAGE;
+            for occurrence in page {
+                self.cursor = occurrence.sequence;
+                if self.filter.wants(&occurrence.escalation) {
+                    self.send(Ok(self.message(Some(&occurrence)))).await?;
+                }
+            }
+            if is_last {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn message(&self, occurrence: Option<&Occurrence>) -> v1::WatchEscalationsResponse {
+        v1::WatchEscalationsResponse {
+            event: occurrence.map(|occurrence| render::escalation_event(occurrence, true)),
+            cursor: self.cursor.to_string(),
+        }
+    }
+
+    async fn send(
+        &self,
+        message: Result<v1::WatchEscalationsResponse, Status>,
+    ) -> Result<(), Gone> {
+        match tokio::time::timeout(self.send_timeout, self.outbox.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
+    }
+}
+
+/// Follows the store, whoever writes to it: keeps `newest`, and tells live sessions of acknowledgements. What
+/// is committed here is noticed at once, what others commit at the next of the looks that are `poll`
+/// apart.
+pub(super) async fn feed(
+    recorder: Recorder,
+    registry: Arc<Registry>,
+    newest: watch::Sender<i64>,
+    poll: Duration,
+    stop: CancellationToken,
+) {
+    let mut latest = recorder.latest();
+    let mut tick = tokio::time::interval(poll);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut cursor = None;
+    loop {
+        // All branches are cancel-safe: none holds anything.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = latest.changed() => if changed.is_err() {
+                return;
+            },
+            _ = tick.tick() => {}
+        }
+        latest.borrow_and_update();
+        // While the store is down there is nothing to follow; the next look comes.
+        if let Ok(seen) = follow(&recorder, &registry, cursor).await {
+            cursor = Some(seen);
+            newest.send_if_modified(|newest| {
+                let changed = seen > *newest;
+                *newest = seen.max(*newest);
+                changed
+            });
+        }
+    }
+}
+
+/// Reads on from `cursor`; from the end, if this is the first time.
+async fn follow(
+    recorder: &Recorder,
+    registry: &Registry,
+    cursor: Option<i64>,
+) -> Result<i64, StoreError> {
+    let Some(mut cursor) = cursor else {
+        return recorder.store().latest().await;
+    };
+    loop {
+        let page = recorder.store().after(cursor, PAGE).await?;
+        for occurrence in &page {
+            cursor = occurrence.sequence;
+            if occurrence.kind == Kind::Acknowledged {
+                registry.tell(occurrence);
+            }
+        }
+        if page.len() < PAGE {
+            return Ok(cursor);
+        }
+    }
+}
