@@ -1,4 +1,7 @@
-//! The one task that writes to the store, and the handle that sessions and services have of it.
+//! The one who writes to the store, and the handle that sessions and services have of it.
+//!
+//! It has a thread of its own, with the attempts to deliver: a write is a dozen round trips to the database,
+//! and on the workers of a thousand sessions each would wait its turn behind their audio.
 //!
 //! In: changes from sessions and people, ends of deliveries. Out: what became of each change, once it is
 //! committed, and deliveries to attempt. What waits is written together: a commit costs the same for one
@@ -94,34 +97,49 @@ pub struct Recorder {
     latest: watch::Receiver<i64>,
 }
 
-/// The task itself.
+/// The thread's side.
 #[derive(Debug)]
 pub struct Task {
-    /// Ends when it has been told to stop and has done what it could.
-    pub join: JoinHandle<()>,
+    /// Closed when the thread has ended.
+    ended: oneshot::Receiver<()>,
     stop: CancellationToken,
+    cut: CancellationToken,
 }
 
 impl Task {
-    /// Tells the task to write what waits, let attempts under way end, and stop.
+    /// Tells it to write what waits, let attempts under way end, and stop.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Cuts it off: what could not be written is logged.
+    pub fn cut_off(&self) {
+        self.cut.cancel();
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn ended(&mut self) {
+        // Nothing is ever sent: the sender goes with the thread.
+        let _ = (&mut self.ended).await;
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.join.abort();
+        self.cut.cancel();
     }
 }
 
 impl Recorder {
-    /// Starts the task, once the store is ready or has refused a first time. `owner` names this replica in
+    /// Starts it; returns once the store is ready or has refused a first time. `owner` names this replica in
     /// leases.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] if another server has the file. A store that cannot be reached is no error:
-    /// it is tried again until it can.
+    /// [`StoreError::InUse`] if another server has the file, [`StoreError::Thread`]. A store that cannot be
+    /// reached is no error: it is tried again until it can.
     pub async fn start(
         store: Store,
         delivery: Arc<Delivery>,
@@ -137,13 +155,12 @@ impl Recorder {
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let (health, watched) = watch::channel(Health::Up);
         let (latest, seen) = watch::channel(0);
-        let stop = CancellationToken::new();
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let desks = Desks::new(&delivery);
         // As many as can be under way at once: handing them over never waits.
         let (claimed, to_attempt) = mpsc::channel(desks.concurrency().max(1));
         let finished = FinishSender(jobs.clone());
-        let attempts =
-            tokio::spawn(dispatch::run(desks.clone(), to_attempt, finished, settings.lease));
+        let attempts = dispatch::run(desks.clone(), to_attempt, finished, settings.lease);
         let mut work = Work {
             store: store.clone(),
             delivery,
@@ -159,11 +176,33 @@ impl Recorder {
             latest,
             claimed,
         };
-        work.write().await;
-        let stopped = stop.clone();
-        let join = tokio::spawn(work.run(inbox, stopped, attempts));
+        let (ready, is_ready) = oneshot::channel();
+        let (alive, ended) = oneshot::channel::<()>();
+        let (stopped, cut_off) = (stop.clone(), cut.clone());
+        let working = async move {
+            let attempts = tokio::spawn(attempts);
+            work.write().await;
+            // Whoever starts it may have gone.
+            let _ = ready.send(());
+            cut_off.run_until_cancelled(work.run(inbox, stopped, attempts)).await;
+        };
+        std::thread::Builder::new()
+            .name("escalations".to_owned())
+            .spawn(move || {
+                match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => runtime.block_on(working),
+                    Err(error) => {
+                        tracing::error!(%error, "the thread of escalations has no runtime")
+                    }
+                }
+                drop(alive);
+            })
+            .map_err(StoreError::Thread)?;
+        if is_ready.await.is_err() {
+            return Err(StoreError::Thread(std::io::Error::other("it has ended")));
+        }
         let recorder = Self { jobs, store, health: watched, latest: seen };
-        Ok((recorder, Task { join, stop }))
+        Ok((recorder, Task { ended, stop, cut }))
     }
 
     /// Records a change; returns when it is committed, or is known not to be for now.

@@ -312,7 +312,7 @@ pub async fn run(
         // What sessions have recorded last is written, and attempts under way may end.
         if let Some(task) = &mut recording {
             task.stop();
-            let _ = (&mut task.join).await;
+            task.ended().await;
         }
         // Sessions have ended; their last messages still have to leave.
         closing.cancel();
@@ -320,6 +320,11 @@ pub async fn run(
     });
     if drained.await.is_err() {
         tracing::warn!(?deadline, "not all had ended at the drain deadline; cut off");
+        if let Some(task) = &mut recording {
+            task.cut_off();
+            // It logs what it could not write, which takes no time.
+            let _ = tokio::time::timeout(Duration::from_secs(1), task.ended()).await;
+        }
     }
     closing.cancel();
     grpc.abort();

@@ -70,6 +70,9 @@ pub enum StoreError {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// The thread that writes cannot be started.
+    #[error("the thread of escalations cannot be started: {0}")]
+    Thread(std::io::Error),
 }
 
 impl StoreError {
@@ -86,7 +89,8 @@ impl StoreError {
             | Self::InUse { .. }
             | Self::File { .. }
             | Self::Migrate(_)
-            | Self::TimedOut(_) => false,
+            | Self::TimedOut(_)
+            | Self::Thread(_) => false,
         }
     }
 }

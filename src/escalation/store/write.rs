@@ -210,8 +210,9 @@ impl Writer {
             transaction: begin,
             owner: &self.owner,
             latest: 0,
+            committed: 0,
             now: Timestamp::now(),
-            gone: HashSet::new(),
+            gone: None,
         };
         pen.lock(self.is_sqlite).await?;
         Ok(pen)
@@ -393,9 +394,12 @@ struct Pen<'a> {
     transaction: sqlx::Transaction<'a, sqlx::Any>,
     owner: &'a str,
     latest: i64,
+    /// Number of the last one that was there before.
+    committed: i64,
     /// The database's clock where replicas share it, so that their leases compare.
     now: Timestamp,
-    gone: HashSet<String>,
+    /// Endpoints that want no more, once anybody has asked.
+    gone: Option<HashSet<String>>,
 }
 
 impl Pen<'_> {
@@ -406,6 +410,7 @@ impl Pen<'_> {
         .fetch_one(&mut *self.transaction)
         .await?;
         self.latest = column(&row, 0)?;
+        self.committed = self.latest;
         if !is_sqlite {
             // Behind the lock: what waited for it must not see a time from before.
             let row = sqlx::query(
@@ -415,18 +420,26 @@ impl Pen<'_> {
             .await?;
             self.now = Timestamp(column(&row, 0)?);
         }
-        let gone = sqlx::query("SELECT sink FROM gone").fetch_all(&mut *self.transaction).await?;
-        for row in &gone {
-            self.gone.insert(column(row, 0)?);
-        }
         Ok(())
     }
 
+    async fn gone(&mut self) -> Result<&mut HashSet<String>, StoreError> {
+        if self.gone.is_none() {
+            let rows =
+                sqlx::query("SELECT sink FROM gone").fetch_all(&mut *self.transaction).await?;
+            let gone = rows.iter().map(|row| column(row, 0)).collect::<Result<_, _>>()?;
+            self.gone = Some(gone);
+        }
+        Ok(self.gone.get_or_insert_default())
+    }
+
     async fn commit(mut self) -> Result<(), StoreError> {
-        sqlx::query("UPDATE counters SET value = $1 WHERE name = 'occurrence' AND value <> $1")
-            .bind(self.latest)
-            .execute(&mut *self.transaction)
-            .await?;
+        if self.latest != self.committed {
+            sqlx::query("UPDATE counters SET value = $1 WHERE name = 'occurrence'")
+                .bind(self.latest)
+                .execute(&mut *self.transaction)
+                .await?;
+        }
         Ok(self.transaction.commit().await?)
     }
 
@@ -646,17 +659,10 @@ impl Pen<'_> {
         let sequence = self.latest;
         let occurrence = Occurrence { id, sequence, kind, at, actor, note, escalation };
         let escalation = &occurrence.escalation;
-        sqlx::query(
-            "UPDATE escalations SET state = $1, updated_at = $2, session_ended = $3, document = $4 \
-             WHERE id = $5",
-        )
-        .bind(escalation.state.name())
-        .bind(at.0)
-        .bind(i64::from(escalation.session_ended_at.is_some()))
-        .bind(document(escalation)?)
-        .bind(escalation.id.to_string())
-        .execute(&mut *self.transaction)
-        .await?;
+        // One that begins has been written as it stands.
+        if kind != Kind::Raised {
+            self.rewrite(escalation).await?;
+        }
         sqlx::query(
             "INSERT INTO occurrences (sequence, id, escalation_id, kind, at, document) \
              VALUES ($1, $2, $3, $4, $5, $6)",
@@ -675,9 +681,24 @@ impl Pen<'_> {
         Ok(occurrence)
     }
 
+    async fn rewrite(&mut self, escalation: &Escalation) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE escalations SET state = $1, updated_at = $2, session_ended = $3, document = $4 \
+             WHERE id = $5",
+        )
+        .bind(escalation.state.name())
+        .bind(escalation.updated_at.0)
+        .bind(i64::from(escalation.session_ended_at.is_some()))
+        .bind(document(escalation)?)
+        .bind(escalation.id.to_string())
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
     async fn enqueue(&mut self, occurrence: &Occurrence, sink: &str) -> Result<(), StoreError> {
         let session_id = &occurrence.escalation.session_id;
-        let (state, problem) = if self.gone.contains(sink) {
+        let (state, problem) = if self.gone().await?.contains(sink) {
             let problem = "the endpoint has answered 410 before; replay once it is back";
             (DeliveryState::Dead, Some(problem.to_owned()))
         } else {
@@ -774,7 +795,7 @@ impl Pen<'_> {
 
     /// The endpoint has gone: all that is on its way to it is dead.
     async fn give_up(&mut self, sink: &str, problem: &str) -> Result<(), StoreError> {
-        if !self.gone.insert(sink.to_owned()) {
+        if !self.gone().await?.insert(sink.to_owned()) {
             return Ok(());
         }
         sqlx::query("INSERT INTO gone (sink, at, problem) VALUES ($1, $2, $3)")
