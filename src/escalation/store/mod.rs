@@ -310,6 +310,10 @@ async fn prepare(connection: &mut AnyConnection, is_sqlite: bool) -> Result<(), 
     Ok(())
 }
 
+/// Longest time that a writer may say nothing in the middle of a transaction. One that is well says
+/// something within microseconds.
+const LONGEST_SILENCE: Duration = Duration::from_secs(5);
+
 /// What every connection to a PostgreSQL needs once the schema is up to date. A replica that is stopped in
 /// the middle of a transaction, or whose machine is gone, holds the lock of all writers: the database lets
 /// it go.
@@ -321,9 +325,13 @@ async fn limit(
     if is_sqlite {
         return Ok(());
     }
-    let ms = timeout.as_millis();
-    for setting in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
+    for (setting, limit) in [
+        ("statement_timeout", timeout),
+        ("lock_timeout", timeout),
+        ("idle_in_transaction_session_timeout", timeout.min(LONGEST_SILENCE)),
+    ] {
         // Numbers and names of our own, nothing that anybody has sent.
+        let ms = limit.as_millis();
         connection.execute(AssertSqlSafe(format!("SET {setting} = {ms}"))).await?;
     }
     Ok(())
