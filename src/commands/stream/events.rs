@@ -161,8 +161,9 @@ pub(super) fn escalation_text(event: &v1::EscalationEvent, several_channels: boo
     let channel = channel_prefix(e.channel, several_channels);
     let by = if event.actor.is_empty() { String::new() } else { format!(" by {}", event.actor) };
     let durable = if event.durable { "" } else { " (not durable yet)" };
+    let note = if event.note.is_empty() { String::new() } else { format!(" ({})", event.note) };
     format!(
-        "{}  {channel}! {} {kind}{by}{durable}: {}: {}",
+        "{}  {channel}! {} {kind}{by}{durable}: {}: {}{note}",
         clock(duration(until)),
         severity_name(e.severity()),
         e.title,
