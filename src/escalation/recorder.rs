@@ -192,7 +192,7 @@ impl Recorder {
                 match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime.block_on(working),
                     Err(error) => {
-                        tracing::error!(%error, "the thread of escalations has no runtime")
+                        tracing::error!(%error, "the thread of escalations has no runtime");
                     }
                 }
                 drop(alive);
