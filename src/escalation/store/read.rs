@@ -31,6 +31,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Nothing else than `session_id`.
+    pub fn session(session_id: &str) -> Self {
+        Self { session_id: Some(session_id.to_owned()), ..Self::default() }
+    }
+
     /// Whether an escalation is wanted.
     pub fn wants(&self, escalation: &Escalation) -> bool {
         let any = |wanted: bool, found: bool| !wanted || found;
