@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`units`] | units as types, the clock |
 //! | [`emotion`] | emotions, scores, valence and arousal |
+//! | [`identity`] | who calls, and what they may |
 //! | [`telemetry`] | every metric's name |
 //! | [`audio`] | bytes or files -> hops of 16 kHz mono (symphonia, rubato) |
 //! | [`features`] | hops -> log-mel, voice activity, MFCCs (rustfft) |
@@ -58,6 +59,7 @@ pub mod emotion;
 pub mod escalation;
 pub mod evaluation;
 pub mod features;
+pub mod identity;
 pub mod model;
 pub mod policy;
 pub mod report;
