@@ -18,7 +18,9 @@ use crate::escalation::sinks::{Delivery, Secrets};
 use crate::escalation::{Location, RecorderSettings};
 use crate::model::{EngineSettings, LoadSettings};
 use crate::policy::Severity;
-use crate::wire::parse::{Defaults, MAX_INTERVAL, MIN_INTERVAL};
+use crate::wire::parse::{
+    Defaults, MAX_CHECKPOINT_INTERVAL, MAX_INTERVAL, MIN_CHECKPOINT_INTERVAL, MIN_INTERVAL,
+};
 
 /// A duration as people write it: `500ms`, `10s`, `4h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,6 +181,16 @@ settings! {
     no_speech_warning: Span = secs(30), "UNDERTONE_NO_SPEECH_WARNING";
     /// Time from SIGTERM to the end of the process at most.
     drain_deadline: Span = secs(10), "UNDERTONE_DRAIN_DEADLINE";
+    /// How long a stream with checkpoints can be gone on with, and its session counts as alive, after it
+    /// has broken off; 0s: streams have no checkpoints.
+    resume_window: Span = secs(120), "UNDERTONE_RESUME_WINDOW";
+    /// File with the keys that seal resume tokens, one per line; the same for all replicas. `undertone resume-key`
+    /// makes one [default: a key of this process's own]
+    resume_keys: PathBuf = PathBuf::new(), "UNDERTONE_RESUME_KEYS";
+    /// Shortest audio between two checkpoints of a stream.
+    min_checkpoint_interval: Span = secs(1), "UNDERTONE_MIN_CHECKPOINT_INTERVAL";
+    /// Largest resume token, in bytes.
+    max_resume_token_bytes: u32 = 1 << 20, "UNDERTONE_MAX_RESUME_TOKEN_BYTES";
     /// Rows in one engine run at most.
     engine_max_batch: u32 = 64, "UNDERTONE_ENGINE_MAX_BATCH";
     /// How long the first request of a batch waits for others. Shorter answers sooner, longer batches
@@ -352,6 +364,7 @@ impl Settings {
             ("worker_threads", self.worker_threads, 0, 1024),
             ("escalation_backlog", self.escalation_backlog, 1, 1 << 24),
             ("max_watchers", self.max_watchers, 1, 1 << 16),
+            ("max_resume_token_bytes", self.max_resume_token_bytes, 4096, 3 << 20),
         ] {
             if !(min..=max).contains(&value) {
                 return refuse(key, format!("must be {min} to {max}, not {value}"));
@@ -374,6 +387,10 @@ impl Settings {
         if !(self.max_realtime_factor == 0.0 || self.max_realtime_factor >= 1.0) {
             return refuse("max_realtime_factor", "must be 0 (no limit) or at least 1".to_owned());
         }
+        let window = self.resume_window.0;
+        if !window.is_zero() && window < Duration::from_secs(1) {
+            return refuse("resume_window", "must be 0s (no checkpoints) or at least 1s".to_owned());
+        }
         for (key, span, min, max) in [
             ("estimate_interval", self.estimate_interval, MIN_INTERVAL, MAX_INTERVAL),
             ("idle_timeout", self.idle_timeout, Duration::from_millis(100), DAY),
@@ -383,6 +400,13 @@ impl Settings {
             ("realtime_burst", self.realtime_burst, Duration::from_secs(1), DAY),
             ("no_speech_warning", self.no_speech_warning, Duration::from_secs(1), 365 * DAY),
             ("drain_deadline", self.drain_deadline, Duration::from_millis(100), DAY),
+            ("resume_window", self.resume_window, Duration::ZERO, DAY),
+            (
+                "min_checkpoint_interval",
+                self.min_checkpoint_interval,
+                MIN_CHECKPOINT_INTERVAL,
+                MAX_CHECKPOINT_INTERVAL,
+            ),
             ("engine_max_wait", self.engine_max_wait, Duration::ZERO, Duration::from_secs(1)),
             ("voice_min_speech", self.voice_min_speech, Duration::ZERO, Duration::from_secs(2)),
             (
@@ -478,7 +502,15 @@ impl Settings {
             retention: self.escalation_retention.0,
             poll: self.delivery_poll.0,
             lease: self.delivery_lease.0,
+            window: self.session_window(),
         }
+    }
+
+    /// How long a session counts as alive that nobody speaks of any more. It is spoken of every third of this:
+    /// whoever comes back within `resume_window` finds it alive, whenever it was last spoken of.
+    fn session_window(&self) -> Duration {
+        let window = self.resume_window.0;
+        if window.is_zero() { Duration::from_secs(30) } else { window.mul_f32(1.5) }
     }
 
     /// What a session gets that does not say.

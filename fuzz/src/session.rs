@@ -8,6 +8,7 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use undertone::identity::Identity;
 use undertone::model::engine::{Engine, EngineSettings, RowShape, Runner};
 use undertone::model::runtime::{Batch, RuntimeError};
 use undertone::model::{Manifest, Model, Models};
@@ -71,7 +72,7 @@ pub fn session_with(data: &[u8], models: &Models) {
     let (responses, ended) = RUNTIME.block_on(async {
         let (outbox, mut inbox) = mpsc::channel(actor::OUTBOX);
         let session = async {
-            let ended = actor::run(&context, &mut source, &outbox).await;
+            let ended = actor::run(&context, &Identity::anonymous(), &mut source, &outbox).await;
             drop(outbox);
             ended
         };
@@ -105,6 +106,7 @@ fn context(models: &Models, strict: bool) -> Context {
         },
         registry: Registry::new(1),
         escalating: None,
+        resuming: None,
         draining: CancellationToken::new(),
     }
 }

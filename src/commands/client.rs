@@ -58,6 +58,16 @@ impl Failure {
         self
     }
 
+    /// Whether another attempt, here or elsewhere, may go better.
+    pub(super) fn may_pass(&self) -> bool {
+        ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "RESOURCE_EXHAUSTED"].contains(&self.code)
+    }
+
+    /// Whether it is for this reason.
+    pub(super) fn is_reason(&self, reason: &str) -> bool {
+        self.reason.as_deref() == Some(reason)
+    }
+
     /// Code and reason, the same for all failures of one kind: what failures are counted by.
     pub(super) fn kind(&self) -> String {
         match &self.reason {

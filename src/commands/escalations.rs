@@ -15,6 +15,7 @@ use crate::escalation::store::{Attempt, Batch, Change, DeliveryRecord, DeliveryS
 use crate::escalation::{
     Escalation, Filter, Location, Occurrence, Recorded, State, Store, Timestamp,
 };
+use crate::identity::Tenant;
 use crate::policy::Severity;
 use crate::server::Prepared;
 
@@ -48,6 +49,9 @@ struct Which {
     /// Only of this session.
     #[arg(long, value_name = "ID")]
     session: Option<String>,
+    /// Only of this tenant.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<Tenant>,
     /// Only with this label; may be given several times.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -59,6 +63,7 @@ struct Which {
 impl Which {
     fn filter(&self) -> Filter {
         Filter {
+            tenant: self.tenant.clone(),
             states: self.states.clone(),
             min_severity: self.severity,
             policies: self.of_policies.clone(),
@@ -303,6 +308,9 @@ fn print_whole(
     writeln!(out, "  {}", e.reason)?;
     writeln!(out, "  id       {}", e.id)?;
     writeln!(out, "  session  {}, channel {}", e.session_id, e.channel)?;
+    if e.tenant != Tenant::default() {
+        writeln!(out, "  tenant   {}", e.tenant)?;
+    }
     writeln!(out, "  policy   {} {}, rule {}", e.policy, e.policy_version, e.rule)?;
     writeln!(out, "  model    {} {}", e.model, e.model_version)?;
     for (label, value) in &e.labels {
@@ -360,8 +368,10 @@ async fn acknowledge(args: &AckArgs) -> anyhow::Result<ExitCode> {
     let prepared = Prepared::new(&settings)?;
     let change = Change::Acknowledged {
         id: args.id,
+        tenant: None,
         session_id: None,
         actor: args.by.clone(),
+        identity: None,
         note: args.note.clone(),
         at: Timestamp::now(),
     };

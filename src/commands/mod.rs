@@ -136,6 +136,7 @@ fn check(source: &Source) -> anyhow::Result<ExitCode> {
     let settings = source.resolve()?;
     load_models(&settings)?;
     crate::server::Prepared::new(&settings)?;
+    crate::server::keyring(&settings)?;
     print!("{}", toml::to_string(&settings)?);
     Ok(ExitCode::SUCCESS)
 }

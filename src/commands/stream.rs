@@ -4,6 +4,7 @@
 //! Two tasks: one reads and paces the audio, the other reads the answers and draws. Between the first and
 //! the transport stands a queue of two chunks; when the server or the network holds it up, it waits.
 
+mod carrier;
 mod events;
 mod output;
 mod screen;
@@ -21,15 +22,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{
-    Client, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Responses, Uri, audio_request,
-    config_request, parse_target,
+    DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Uri, audio_request, parse_target,
 };
 use crate::config::Span;
 use crate::wire::{render, v1};
+use carrier::{Carried, Carrier};
 use output::{Format, Output};
 use source::{Shape, Source};
 
@@ -40,6 +40,8 @@ const QUEUE: usize = 2;
 const PICTURE: Duration = Duration::from_millis(100);
 /// Longest wait for the summary once all has been sent.
 const SUMMARY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Audio between two checkpoints: what is sent again after a break at most.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// Exit code when interrupted: 128 and SIGINT, as shells have it.
 const INTERRUPTED: u8 = 130;
 
@@ -64,6 +66,9 @@ rate with all their channels. What is piped in goes out as it comes: raw samples
   ffmpeg -loglevel error -f pulse -i default -f s16le -ac 1 -ar 16000 - | undertone stream -
   undertone stream call.wav --roles subject,agent --label ward=3b
   undertone stream speech.wav --format json | jq -r 'select(.event == \"utterance\") | .emotion'
+
+A stream that breaks off, or whose server drains, goes on where it was, at whoever answers at the target \
+(--reconnect-for).
 
 Ctrl-C ends the stream cleanly: the summary still comes, and the exit code is 130. A second one ends the \
 program at once. Exit code 1 if the stream ended badly. NO_COLOR turns colours off.")]
@@ -91,6 +96,9 @@ pub(super) struct Args {
     model_name: Option<String>,
     #[command(flatten)]
     policy: PolicyArgs,
+    /// How long a stream that has broken off is tried to be gone on with; 0s: it ends there.
+    #[arg(long, default_value = "60s", value_name = "TIME")]
+    reconnect_for: Span,
     /// Names the session in the server's listings.
     #[arg(long)]
     session_id: Option<String>,
@@ -156,6 +164,8 @@ impl Args {
                 channel_mode: mode.into(),
             }),
             estimate_interval: self.interval.map(|interval| render::duration(interval.0)),
+            checkpoint_interval: (!self.reconnect_for.0.is_zero())
+                .then(|| render::duration(CHECKPOINT_INTERVAL)),
             model: self.model_name.clone().unwrap_or_default(),
             labels: self.label.iter().cloned().collect(),
             ..v1::StreamConfig::default()
@@ -183,12 +193,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn stream(args: Args) -> anyhow::Result<ExitCode> {
     let source = args.open()?;
     let shape = source.shape();
-    let client = Client::connect(&args.target).await?;
     let (requests, queue) = mpsc::channel(QUEUE);
-    // There is room: the queue is new.
     let config = v1::StreamConfig { policy: args.policy.choice()?, ..args.config(shape) };
-    requests.send(config_request(config)).await?;
-    let responses = client.stream(ReceiverStream::new(queue)).await?;
+    let (out, responses) = mpsc::channel(QUEUE);
+    let patience = args.reconnect_for.0;
+    tokio::spawn(Carrier::new(args.target.clone(), config, patience, queue, out).run());
     let stop = CancellationToken::new();
     let sent = Arc::new(AtomicU64::new(0));
     let sender =
@@ -197,6 +206,7 @@ async fn stream(args: Args) -> anyhow::Result<ExitCode> {
         output: Output::new(args.format, args.several_channels(shape))?,
         responses,
         stop,
+        patience,
         sent: Box::new(move || shape.duration(sent.load(Ordering::Relaxed))),
     };
     listening.run(sender).await
@@ -249,15 +259,19 @@ impl Sender {
 /// Reads the answers and shows them.
 struct Listening {
     output: Output,
-    responses: Responses,
+    responses: mpsc::Receiver<Result<Carried, Failure>>,
     stop: CancellationToken,
+    /// How long a break is mended for.
+    patience: Duration,
     sent: Box<dyn Fn() -> Duration>,
 }
 
 impl Listening {
     async fn run(mut self, sender: Sender) -> anyhow::Result<ExitCode> {
-        match self.responses.next().await? {
-            Some(started @ Response::Started(_)) => self.output.show(&started)?,
+        match self.responses.recv().await.transpose()? {
+            Some(Carried::Response(started)) if matches!(*started, Response::Started(_)) => {
+                self.output.show(&started)?;
+            }
             Some(other) => bail!("the server began with {other:?}"),
             None => bail!("the server ended the stream before it began"),
         }
@@ -289,27 +303,34 @@ impl Listening {
         let mut deadline = None;
         loop {
             if deadline.is_none() && (sending.is_finished() || self.stop.is_cancelled()) {
-                deadline = Some(Instant::now() + SUMMARY_TIMEOUT);
+                deadline = Some(Instant::now() + SUMMARY_TIMEOUT + self.patience);
             }
             // All branches are cancel-safe: a message, a tick and a signal are each taken whole.
             tokio::select! {
-                response = self.responses.next() => {
-                    let Some(response) = response? else {
-                        let message = "the stream ended without a summary";
-                        return Err(Failure::unavailable(message).into());
+                carried = self.responses.recv() => {
+                    let response = match carried.transpose()? {
+                        Some(Carried::Response(response)) => response,
+                        Some(Carried::Note(note)) => {
+                            self.output.note(&note)?;
+                            // Not counted: it is tried for as long as was asked for.
+                            deadline = None;
+                            continue;
+                        }
+                        None => {
+                            let message = "the stream ended without a summary";
+                            return Err(Failure::unavailable(message).into());
+                        }
                     };
-                    if matches!(response, Response::Draining(_)) {
-                        self.stop.cancel();
-                    }
                     self.output.show(&response)?;
-                    if matches!(response, Response::Finished(_)) {
+                    if matches!(*response, Response::Finished(_)) {
                         return Ok(interrupted);
                     }
                 }
                 _ = pictures.tick() => {
                     self.output.tick((self.sent)())?;
                     if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                        let message = format!("no summary within {SUMMARY_TIMEOUT:?}");
+                        let limit = SUMMARY_TIMEOUT + self.patience;
+                        let message = format!("no summary within {limit:?}");
                         return Err(Failure::unavailable(message).into());
                     }
                 }

@@ -187,7 +187,7 @@ async fn attempt(desks: Arc<Desks>, claimed: Claimed, finished: FinishSender, le
         .send(Finish {
             sequence: claimed.occurrence.sequence,
             sink: claimed.sink,
-            session_id: claimed.occurrence.escalation.session_id,
+            conversation: claimed.occurrence.escalation.conversation(),
             attempt: claimed.attempt,
             at,
             took: began.elapsed(),

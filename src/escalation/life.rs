@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::identity::Tenant;
 use crate::policy::{Decision, Evidence, Severity};
 use crate::units::SamplePos;
 
@@ -181,6 +182,9 @@ impl FromStr for Kind {
 pub struct Escalation {
     /// Its name, see [`escalation_id`].
     pub id: Uuid,
+    /// Whose it is.
+    #[serde(default)]
+    pub tenant: Tenant,
     /// The session that it is about.
     pub session_id: String,
     /// The lane's first input channel.
@@ -221,11 +225,16 @@ pub struct Escalation {
     pub cleared_at: Option<Timestamp>,
     /// When the stream ended, if that was before it was cleared.
     pub session_ended_at: Option<Timestamp>,
+    /// Whether it is cleared when its session ends.
+    #[serde(default)]
+    pub clears_at_end: bool,
 }
 
 /// What a session's escalations have in common.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origin {
+    /// Whose session it is.
+    pub tenant: Tenant,
     /// The session's name.
     pub session_id: String,
     /// On whose behalf it listens.
@@ -243,9 +252,23 @@ pub struct Origin {
 impl Origin {
     /// The name of what `decision` is about, see [`escalation_id`].
     pub fn escalation_id(&self, decision: &Decision, again: u32) -> Uuid {
-        let Self { session_id, policy, .. } = self;
         let Decision { rule, channel, onset, .. } = decision;
-        escalation_id(session_id, policy, rule, *channel, *onset, again)
+        let conversation = conversation(&self.tenant, &self.session_id);
+        escalation_id(&conversation, &self.policy, rule, *channel, *onset, again)
+    }
+
+    /// See [`conversation`].
+    pub fn conversation(&self) -> String {
+        conversation(&self.tenant, &self.session_id)
+    }
+}
+
+/// A session's name, told from those of other tenants: no name has a slash.
+pub fn conversation(tenant: &Tenant, session_id: &str) -> String {
+    if tenant.as_str() == Tenant::DEFAULT {
+        session_id.to_owned()
+    } else {
+        format!("{tenant}/{session_id}")
     }
 }
 
@@ -254,6 +277,7 @@ impl Escalation {
     pub fn raised(id: Uuid, origin: &Origin, decision: &Decision, at: Timestamp) -> Self {
         Self {
             id,
+            tenant: origin.tenant.clone(),
             session_id: origin.session_id.clone(),
             channel: decision.channel,
             labels: origin.labels.clone(),
@@ -274,7 +298,13 @@ impl Escalation {
             acknowledged_by: None,
             cleared_at: None,
             session_ended_at: None,
+            clears_at_end: decision.clears_at_end,
         }
+    }
+
+    /// See [`conversation`].
+    pub fn conversation(&self) -> String {
+        conversation(&self.tenant, &self.session_id)
     }
 }
 
@@ -289,8 +319,11 @@ pub struct Occurrence {
     pub kind: Kind,
     /// When.
     pub at: Timestamp,
-    /// Who did it, for an acknowledgement.
+    /// Who did it, for an acknowledgement: what they call themselves.
     pub actor: Option<String>,
+    /// The identity that they had to the server, for an acknowledgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// What they said, or why it was updated or cleared.
     pub note: Option<String>,
     /// The escalation after it.
@@ -300,10 +333,10 @@ pub struct Occurrence {
 /// The space of our names (RFC 9562, version 5): made once, at random.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5b0f_7c1e_9a44_4d0b_8f3e_62d1_c7a9_e035);
 
-/// The name of an escalation. `again` is 0 but where another conversation of the same name had one at the
+/// The name of an escalation; `conversation` as [`conversation`] gives it. `again` is 0 but where another conversation of the same name had one at the
 /// same place already, see [`super::store`].
 pub fn escalation_id(
-    session_id: &str,
+    conversation: &str,
     policy: &str,
     rule: &str,
     channel: u32,
@@ -311,7 +344,7 @@ pub fn escalation_id(
     again: u32,
 ) -> Uuid {
     // No part can hold the separator: session ids and names are checked, the rest are numbers.
-    let mut name = format!("{session_id}\n{policy}\n{rule}\n{channel}\n{}", onset.0);
+    let mut name = format!("{conversation}\n{policy}\n{rule}\n{channel}\n{}", onset.0);
     if again > 0 {
         // Writing to a string cannot fail.
         let _ = write!(name, "\n{again}");
@@ -328,4 +361,9 @@ pub fn occurrence_id(escalation: Uuid, kind: Kind, position: Option<SamplePos>) 
         (Kind::Raised | Kind::Acknowledged | Kind::Cleared, _) => kind.name().to_owned(),
     };
     Uuid::new_v5(&escalation, name.as_bytes())
+}
+
+/// The name of a further end of its session: it had ended before, and gone on.
+pub fn ended_again_id(escalation: Uuid, at: Timestamp) -> Uuid {
+    Uuid::new_v5(&escalation, format!("session ended\n{}", at.0).as_bytes())
 }

@@ -9,8 +9,10 @@
 //! | [`store`] | SQL: escalations, their history, what has to reach whom |
 //! | [`recorder`] | the one task that writes |
 //! | [`sinks`] | webhook, CloudEvents, FHIR, PagerDuty, NATS |
+//! | `attendance` | sessions that are alive |
 //! | `dispatch`, [`circuit`] | attempts, as many as a sink takes |
 
+mod attendance;
 pub mod circuit;
 mod dispatch;
 pub mod life;
@@ -18,8 +20,10 @@ pub mod recorder;
 pub mod sinks;
 pub mod store;
 
+pub use attendance::Attended;
 pub use life::{
-    Escalation, Kind, Occurrence, Origin, State, Timestamp, escalation_id, occurrence_id,
+    Escalation, Kind, Occurrence, Origin, State, Timestamp, conversation, escalation_id,
+    occurrence_id,
 };
 pub use recorder::{Health, Recorder, RecorderSettings, Reply, Task};
 pub use store::{Change, Filter, Location, Recorded, Store, StoreError};

@@ -24,10 +24,12 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::attendance::{Attendance, Attended};
 use super::dispatch::{self, Desks};
 use super::sinks::Delivery;
 use super::store::{Batch, Change, Done, Finish, Recorded, Store, StoreError, Writer};
 use super::{Occurrence, Timestamp};
+use crate::identity::Tenant;
 use crate::telemetry::metrics;
 
 /// Changes and ends of deliveries on their way to the recorder. They are taken up as soon as the
@@ -35,6 +37,8 @@ use crate::telemetry::metrics;
 const QUEUE: usize = 1024;
 /// Changes in one transaction at most: some milliseconds of work.
 const MOST_IN_BATCH: usize = 256;
+/// Sessions that have broken off, ended in one transaction.
+const LOST_IN_BATCH: usize = 50;
 /// Escalations removed in one transaction at the end of their retention.
 const EXPIRED_IN_BATCH: usize = 500;
 
@@ -51,6 +55,8 @@ pub struct RecorderSettings {
     pub poll: Duration,
     /// How long a delivery is this replica's before another one may attempt it.
     pub lease: Duration,
+    /// How long a session counts as alive that nobody speaks of any more.
+    pub window: Duration,
 }
 
 /// How the store is.
@@ -95,6 +101,7 @@ pub struct Recorder {
     store: Store,
     health: watch::Receiver<Health>,
     latest: watch::Receiver<i64>,
+    attendance: Attendance,
 }
 
 /// The thread's side.
@@ -161,7 +168,10 @@ impl Recorder {
         let (claimed, to_attempt) = mpsc::channel(desks.concurrency().max(1));
         let finished = FinishSender(jobs.clone());
         let attempts = dispatch::run(desks.clone(), to_attempt, finished, settings.lease);
+        let attendance = Attendance::default();
         let mut work = Work {
+            attendance: attendance.clone(),
+            sweep_from: Instant::now() + settings.window,
             store: store.clone(),
             delivery,
             settings,
@@ -201,7 +211,7 @@ impl Recorder {
         if is_ready.await.is_err() {
             return Err(StoreError::Thread(std::io::Error::other("it has ended")));
         }
-        let recorder = Self { jobs, store, health: watched, latest: seen };
+        let recorder = Self { jobs, store, health: watched, latest: seen, attendance };
         Ok((recorder, Task { ended, stop, cut }))
     }
 
@@ -216,6 +226,11 @@ impl Recorder {
         }
         // The task answers every job or has ended, which it logs.
         answer.await.unwrap_or(Reply::Lost)
+    }
+
+    /// Says that a session with escalations in force is alive, until the guard is dropped.
+    pub fn attend(&self, tenant: &Tenant, session_id: &str) -> Attended {
+        self.attendance.attend((tenant.clone(), session_id.to_owned()))
     }
 
     /// The store, for reading.
@@ -282,6 +297,9 @@ struct Down {
 }
 
 struct Work {
+    attendance: Attendance,
+    /// No session is taken for lost before: those who serve it may have been kept from saying so.
+    sweep_from: Instant,
     store: Store,
     delivery: Arc<Delivery>,
     settings: RecorderSettings,
@@ -310,6 +328,9 @@ impl Work {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expiry = tokio::time::interval(Duration::from_hours(1));
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Twice can go wrong before a session is taken for lost.
+        let mut attend = tokio::time::interval(self.settings.window / 3);
+        attend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Every branch is cancel-safe: a queue, a token and intervals lose nothing.
             tokio::select! {
@@ -320,6 +341,7 @@ impl Work {
                     None => break,
                 },
                 _ = tick.tick() => self.look().await,
+                _ = attend.tick() => self.attend().await,
                 _ = expiry.tick() => self.expire().await,
             }
         }
@@ -467,6 +489,7 @@ impl Work {
         let mut batch = Batch {
             capacity: if ends_are_left { Vec::new() } else { self.desks.capacity() },
             lease: self.settings.lease,
+            window: self.settings.window,
             ..Batch::default()
         };
         for entry in self.waiting.iter().take(count) {
@@ -480,6 +503,7 @@ impl Work {
 
     async fn succeed(&mut self, count: usize, done: Done) {
         if self.down.take().is_some() {
+            self.sweep_from = Instant::now() + self.settings.window;
             tracing::info!(waiting = self.waiting.len(), "the escalation store is back");
         }
         self.health.send_if_modified(|health| {
@@ -510,11 +534,7 @@ impl Work {
                 None => {}
             }
         }
-        self.latest.send_if_modified(|latest| {
-            let changed = done.latest > *latest;
-            *latest = done.latest.max(*latest);
-            changed
-        });
+        self.see(done.latest);
         for claimed in done.claimed {
             self.desks.begin(&claimed.sink);
             if self.claimed.send(claimed).await.is_err() {
@@ -522,6 +542,15 @@ impl Work {
                 return;
             }
         }
+    }
+
+    /// Tells of the last occurrence that is committed.
+    fn see(&self, committed: i64) {
+        self.latest.send_if_modified(|latest| {
+            let changed = committed > *latest;
+            *latest = committed.max(*latest);
+            changed
+        });
     }
 
     fn fail(&mut self, error: &StoreError) {
@@ -583,6 +612,52 @@ impl Work {
             kept.push_back(entry);
         }
         self.waiting = kept;
+    }
+
+    /// Tells the store which sessions are alive, and ends those that nobody has told it of for too long.
+    async fn attend(&mut self) {
+        if self.down.is_some() {
+            return;
+        }
+        let (limit, window) = (self.settings.timeout, self.settings.window);
+        let alive = self.attendance.names();
+        for some in alive.chunks(MOST_IN_BATCH) {
+            let Some(writer) = &mut self.writer else {
+                return;
+            };
+            match tokio::time::timeout(limit, writer.keep_alive(some, window)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return self.fail(&error),
+                Err(_) => return self.fail(&StoreError::TimedOut(limit)),
+            }
+        }
+        if Instant::now() >= self.sweep_from {
+            self.end_lost().await;
+        }
+    }
+
+    async fn end_lost(&mut self) {
+        let limit = self.settings.timeout;
+        loop {
+            let Some(writer) = &mut self.writer else {
+                return;
+            };
+            let delivery = self.delivery.as_ref();
+            let ended = writer.end_lost(LOST_IN_BATCH, delivery);
+            let (sessions, occurrences, latest) = match tokio::time::timeout(limit, ended).await {
+                Ok(Ok(ended)) => ended,
+                Ok(Err(error)) => return self.fail(&error),
+                Err(_) => return self.fail(&StoreError::TimedOut(limit)),
+            };
+            if sessions > 0 {
+                tracing::info!(sessions, "sessions broke off and have not been gone on with");
+            }
+            occurrences.iter().for_each(note);
+            self.see(latest);
+            if sessions < LOST_IN_BATCH {
+                return;
+            }
+        }
     }
 
     async fn expire(&mut self) {

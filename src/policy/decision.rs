@@ -120,6 +120,8 @@ pub struct Decision {
     pub title: String,
     /// The rule's severity.
     pub severity: Severity,
+    /// Whether it is cleared when the session ends.
+    pub clears_at_end: bool,
     /// The lane's first input channel.
     pub channel: u32,
     /// Where the condition began to hold: with session, policy, rule and channel it names the escalation.

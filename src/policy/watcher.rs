@@ -339,6 +339,7 @@ impl Channel {
             rule: rule.name.clone(),
             title: rule.title.clone(),
             severity: rule.severity,
+            clears_at_end: rule.clears_at_end,
             channel: number,
             onset: SamplePos(onset),
             at,

@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-use super::status;
+use super::{caller, status};
 use crate::config::Settings;
 use crate::escalation::{
     Change, Filter, Kind, Occurrence, Recorded, Recorder, Reply, StoreError, Timestamp,
 };
+use crate::identity::Identity;
 use crate::session::Registry;
 use crate::wire::parse::{self, Violation};
 use crate::wire::v1::escalation_service_server::EscalationService;
@@ -71,6 +72,19 @@ fn store(error: StoreError) -> Status {
     status::of_store(&error)
 }
 
+/// What the caller sees of what is asked for.
+///
+/// # Errors
+/// `PERMISSION_DENIED` if it asks for another tenant's.
+fn scoped(mut filter: Filter, caller: &Identity) -> Result<Filter, Status> {
+    match (&filter.tenant, caller.reach()) {
+        (Some(asked), Some(own)) if asked != own => return Err(status::other_tenant()),
+        (None, own) => filter.tenant = own.cloned(),
+        (Some(_), _) => {}
+    }
+    Ok(filter)
+}
+
 #[tonic::async_trait]
 impl EscalationService for Escalations {
     type WatchEscalationsStream =
@@ -80,8 +94,10 @@ impl EscalationService for Escalations {
         &self,
         request: Request<v1::ListEscalationsRequest>,
     ) -> Result<Response<v1::ListEscalationsResponse>, Status> {
+        let caller = caller(request.extensions());
         let request = request.into_inner();
         let filter = parse::filter(request.filter.as_ref()).map_err(invalid)?;
+        let filter = scoped(filter, &caller)?;
         let (size, start) = parse::page(request.page_size, &request.page_token).map_err(invalid)?;
         let page = self.recorder.store().list(&filter, start, size).await.map_err(store)?;
         Ok(Response::new(v1::ListEscalationsResponse {
@@ -94,10 +110,13 @@ impl EscalationService for Escalations {
         &self,
         request: Request<v1::GetEscalationRequest>,
     ) -> Result<Response<v1::GetEscalationResponse>, Status> {
+        let caller = caller(request.extensions());
         let id = parse::one_escalation("id", &request.into_inner().id).map_err(invalid)?;
         // The history first: what happens in between is then in the escalation at most.
         let history = self.recorder.store().history(id).await.map_err(store)?;
         let found = self.recorder.store().get(id).await.map_err(store)?;
+        // Another tenant's is as good as none: its existence is nobody else's business.
+        let found = found.filter(|found| caller.sees(&found.tenant));
         let found = found.ok_or_else(|| status::no_escalation("id"))?;
         Ok(Response::new(v1::GetEscalationResponse {
             escalation: Some(render::escalation(&found)),
@@ -109,13 +128,16 @@ impl EscalationService for Escalations {
         &self,
         request: Request<v1::AcknowledgeEscalationRequest>,
     ) -> Result<Response<v1::AcknowledgeEscalationResponse>, Status> {
+        let caller = caller(request.extensions());
         let request = request.into_inner();
         let parts = (request.id.as_str(), request.actor.as_str(), request.note.as_str());
         let asked = parse::acknowledgement(parts, ["id", "actor", "note"]).map_err(invalid)?;
         let change = Change::Acknowledged {
             id: asked.id,
+            tenant: caller.reach().cloned(),
             session_id: None,
             actor: asked.actor,
+            identity: Some(caller.name.to_string()),
             note: asked.note,
             at: Timestamp::now(),
         };
@@ -136,8 +158,10 @@ impl EscalationService for Escalations {
         &self,
         request: Request<v1::WatchEscalationsRequest>,
     ) -> Result<Response<Self::WatchEscalationsStream>, Status> {
+        let caller = caller(request.extensions());
         let request = request.into_inner();
         let filter = parse::filter(request.filter.as_ref()).map_err(invalid)?;
+        let filter = scoped(filter, &caller)?;
         let cursor = parse::cursor(&request.cursor, request.from_start).map_err(invalid)?;
         let permit = self
             .watchers

@@ -62,5 +62,5 @@ async fn ready(Extract(state): Extract<State>) -> impl IntoResponse {
 }
 
 async fn sessions(Extract(state): Extract<State>) -> impl IntoResponse {
-    Json(state.registry.list())
+    Json(state.registry.list(None))
 }

@@ -6,6 +6,7 @@
 
 mod escalations;
 mod http;
+mod keys;
 pub mod observe;
 mod service;
 pub mod status;
@@ -23,6 +24,7 @@ use tonic::transport::Server;
 use crate::config::{ConfigError, Settings};
 use crate::escalation::sinks::Delivery;
 use crate::escalation::{Health, Location, Recorder, Store, StoreError, Task};
+use crate::identity::Identity;
 use crate::model::{EngineError, Models};
 use crate::policy::{Library, LibraryError};
 use crate::session::{Context, Escalating, Limits, Registry};
@@ -32,6 +34,7 @@ use crate::wire::v1::emotion_service_server::EmotionServiceServer;
 use crate::wire::v1::escalation_service_server::EscalationServiceServer;
 
 use escalations::Escalations;
+pub use keys::keyring;
 pub use observe::Observer;
 pub use service::Service;
 
@@ -236,12 +239,14 @@ pub async fn run(
     }
     let tasks = TaskTracker::new();
     let (escalating, recording) = Prepared::new(settings)?.start(settings).await?.unzip();
+    let (resuming, new_keys) = keys::resuming(settings)?.unzip();
     let context = Context {
         models: models.clone(),
         defaults: settings.defaults(),
         limits: limits(settings),
         registry: Registry::new(settings.max_streams as usize),
         escalating: escalating.clone(),
+        resuming,
         // Child tokens end with `stop`; an engine's death drains as well.
         draining: stop.child_token(),
     };
@@ -252,6 +257,9 @@ pub async fn run(
     health.set_serving::<EmotionServiceServer<Service>>().await;
     let background = CancellationToken::new();
     let _end_background = background.clone().drop_guard();
+    if let Some(new_keys) = new_keys {
+        tasks.spawn(keys::reload(settings.resume_keys.clone(), new_keys, background.clone()));
+    }
     let escalations = escalating.as_ref().map(|escalating| {
         let serving = (&registry, &health, &draining);
         escalation_service(escalating, settings, serving, &background, &tasks)
@@ -407,6 +415,11 @@ async fn reload_policies(library: Arc<Library>, pause: Duration, stop: Cancellat
             tracing::error!(%problem, "policy refused; the one before stays in force");
         }
     }
+}
+
+/// Who calls, as authentication has found out.
+fn caller(extensions: &tonic::Extensions) -> Arc<Identity> {
+    extensions.get::<Arc<Identity>>().cloned().unwrap_or_else(Identity::anonymous)
 }
 
 fn flatten(

@@ -10,9 +10,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status;
+use super::{caller, status};
 use crate::audio::ClipReader;
 use crate::config::Settings;
+use crate::identity::Identity;
 use crate::model::Model;
 use crate::session::{Context, Outcome, SessionError, Source, SourceError, actor, clip};
 use crate::telemetry::metrics;
@@ -93,6 +94,7 @@ type Responses = mpsc::Sender<v1::StreamEmotionResponse>;
 
 async fn serve_stream(
     context: Context,
+    caller: Arc<Identity>,
     requests: Streaming<v1::StreamEmotionRequest>,
     outbox: Responses,
 ) -> Option<Status> {
@@ -100,7 +102,7 @@ async fn serve_stream(
     // If the task is dropped at the drain deadline, this is what it ended as.
     let mut active = Active("cut_off");
     let mut source = GrpcSource(requests);
-    match actor::run(&context, &mut source, &outbox).await {
+    match actor::run(&context, &caller, &mut source, &outbox).await {
         Ok(outcome) => {
             active.0 = match outcome {
                 Outcome::Finished => "finished",
@@ -132,10 +134,11 @@ impl EmotionService for Service {
         let (outbox, inbox) = mpsc::channel(actor::OUTBOX);
         // The last word, behind everything that was queued.
         let (last, status) = oneshot::channel::<Status>();
+        let caller = caller(request.extensions());
         let requests = request.into_inner();
         let context = self.context.clone();
         self.tasks.spawn(async move {
-            let ended = serve_stream(context, requests, outbox).await;
+            let ended = serve_stream(context, caller, requests, outbox).await;
             if let Some(status) = ended {
                 // If the client has gone nobody hears it.
                 let _ = last.send(status);

@@ -1,7 +1,7 @@
 //! Every error of a session or a clip, as `google.rpc.Status`: one match, no wildcard.
 //!
 //! Codes: `INVALID_ARGUMENT` for configuration and format, `FAILED_PRECONDITION` for the wrong order,
-//! `ALREADY_EXISTS` for a name that is taken, `NOT_FOUND` for a model, `RESOURCE_EXHAUSTED` for limits and
+//! `ALREADY_EXISTS` for a name that is taken, `ABORTED` for a stream whose session goes on in another, `NOT_FOUND` for a model, `RESOURCE_EXHAUSTED` for limits and
 //! capacity, `OUT_OF_RANGE` for a stream that is too long, `DEADLINE_EXCEEDED` for time-outs, `DATA_LOSS` for
 //! audio that cannot be decoded, `UNAVAILABLE` while draining, `INTERNAL` for our own faults.
 
@@ -15,7 +15,8 @@ use crate::audio::{AudioError, ErrorKind};
 use crate::escalation::StoreError;
 use crate::model::EngineError;
 use crate::session::clip::ClipError;
-use crate::session::{AnalysisError, SessionError};
+use crate::session::token::TokenError;
+use crate::session::{AnalysisError, ResumeError, SessionError};
 use crate::wire::parse::Violation;
 
 /// The domain of our reasons in `ErrorInfo`.
@@ -79,6 +80,8 @@ pub fn of_session(error: &SessionError) -> Status {
         SessionError::NoInline { .. } => {
             field(Code::PermissionDenied, text, "INLINE_POLICY_REFUSED", "config.policy_yaml")
         }
+        SessionError::Resume(error) => of_resume(error),
+        SessionError::Replaced(_) => plain(Code::Aborted, text, "TAKEN_OVER"),
         SessionError::IdTaken(_) => {
             field(Code::AlreadyExists, text, "SESSION_ID_TAKEN", "config.session_id")
         }
@@ -106,6 +109,28 @@ pub fn of_session(error: &SessionError) -> Status {
         SessionError::Transport(_) => plain(Code::InvalidArgument, text, "MESSAGE_REFUSED"),
         SessionError::Analysis(error) => of_analysis(error, "audio.data"),
     }
+}
+
+fn of_resume(error: &ResumeError) -> Status {
+    let (code, reason) = match error {
+        ResumeError::Token(TokenError::Expired { .. }) => {
+            (Code::FailedPrecondition, "RESUME_TOKEN_EXPIRED")
+        }
+        ResumeError::Token(TokenError::UnknownKey { .. }) => {
+            (Code::FailedPrecondition, "RESUME_KEY_UNKNOWN")
+        }
+        ResumeError::Token(TokenError::OtherVersion { .. }) => {
+            (Code::FailedPrecondition, "RESUME_TOKEN_VERSION")
+        }
+        ResumeError::Token(TokenError::NotAToken | TokenError::Refused) => {
+            (Code::InvalidArgument, "RESUME_TOKEN_INVALID")
+        }
+        ResumeError::Token(_) => (Code::Internal, "RESUME_INTERNAL"),
+        ResumeError::Content(_) => (Code::FailedPrecondition, "RESUME_TOKEN_VERSION"),
+        ResumeError::Model { .. } => (Code::FailedPrecondition, "RESUME_MODEL_CHANGED"),
+        ResumeError::Off => (Code::FailedPrecondition, "NO_CHECKPOINTS"),
+    };
+    field(code, error.to_string(), reason, "config.resume_token")
 }
 
 /// A model that there is not; `name` is the field that asks for it.
@@ -136,6 +161,12 @@ pub fn store_down() -> Status {
 pub fn no_escalation(name: &str) -> Status {
     let text = "there is no escalation with this id".to_owned();
     field(Code::NotFound, text, "ESCALATION_NOT_FOUND", name)
+}
+
+/// What is asked for is another tenant's.
+pub fn other_tenant() -> Status {
+    let text = "this identity sees its own tenant's escalations only".to_owned();
+    field(Code::PermissionDenied, text, "OTHER_TENANT", "filter.tenant")
 }
 
 /// No more watches.
@@ -202,8 +233,10 @@ pub fn outcome(error: &SessionError) -> &'static str {
         | SessionError::NoStore
         | SessionError::NoInline { .. }
         | SessionError::IdTaken(_)
+        | SessionError::Resume(_)
         | SessionError::Transport(_) => "invalid",
         SessionError::Full { .. } => "full",
+        SessionError::Replaced(_) => "taken_over",
         SessionError::Draining => "draining",
         SessionError::ChunkTooLarge { .. }
         | SessionError::TooLong { .. }

@@ -12,9 +12,11 @@ use tracing::Instrument as _;
 
 use super::alarm::{Alarm, MAILBOX, News, Told};
 use super::analysis::{Analysis, AnalysisError};
-use super::registry::{Guard, Refused, Registry};
+use super::checkpoint::{ModelName, Progress, ResumeError, Resuming, Saved, SavedPolicy};
+use super::registry::{Entrance, Guard, Refused, Registry, SessionKey};
 use crate::emotion::Emotion;
-use crate::escalation::{Kind, Origin, Recorder};
+use crate::escalation::{Kind, Occurrence, Origin, Recorder};
+use crate::identity::Identity;
 use crate::model::{Model, Models};
 use crate::policy::{Library, MAX_BYTES, Policy, Severity};
 use crate::telemetry::metrics;
@@ -22,7 +24,7 @@ use crate::tracking::Abstain;
 use crate::units::{SamplePos, samples_to_duration};
 use crate::wire::event::{Event, MarkReached, Warning, WarningReason};
 use crate::wire::parse::{
-    Defaults, PolicyChoice, StreamSettings, Violation, acknowledgement, stream_config,
+    Defaults, PolicyChoice, StreamSettings, Violation, acknowledgement, config_of, stream_config,
 };
 use crate::wire::v1::stream_emotion_request::Message as Request;
 use crate::wire::v1::stream_emotion_response::Message as Response;
@@ -79,6 +81,8 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// How they raise escalations; `None` where nothing is kept.
     pub escalating: Option<Escalating>,
+    /// How they are gone on with elsewhere; `None` for not at all.
+    pub resuming: Option<Resuming>,
     /// Cancelled when the server begins to end.
     pub draining: CancellationToken,
 }
@@ -156,6 +160,12 @@ pub enum SessionError {
         /// The names there are.
         known: String,
     },
+    /// The session cannot be gone on with.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The session's client goes on with it in another stream.
+    #[error("the session {0:?} goes on in another stream")]
+    Replaced(String),
     /// A live session has that name.
     #[error("a live session is named {0:?}; choose another session_id")]
     IdTaken(String),
@@ -217,7 +227,7 @@ pub enum SessionError {
     Analysis(#[from] AnalysisError),
 }
 
-/// Runs one session to its end. What is said to the client goes to `outbox`.
+/// Runs one session of `caller`'s to its end. What is said to the client goes to `outbox`.
 ///
 /// # Errors
 /// [`SessionError`], to be told to the client.
@@ -226,79 +236,35 @@ pub enum SessionError {
 /// Dropping the future ends the session at once and frees all that it held.
 pub async fn run(
     context: &Context,
+    caller: &Arc<Identity>,
     source: &mut impl Source,
     outbox: &mpsc::Sender<v1::StreamEmotionResponse>,
 ) -> Result<Outcome, SessionError> {
     // A client that has said nothing yet has nothing to be finished.
-    let (config, mut settings) = tokio::select! {
+    let asked = tokio::select! {
         biased;
         () = context.draining.cancelled() => return Err(SessionError::Draining),
-        config = read_config(context, source) => config?,
+        asked = read_config(context, caller, source) => asked?,
     };
-    let model = find_model(&context.models, &settings.model)?;
-    let id = settings.session_id.clone().unwrap_or_else(new_session_id);
-    let name = model.manifest.name.clone();
-    let policy = find_policy(context, &settings.policy, &model)?;
-    settings.analysis.readings = policy.is_some();
-    let (mailbox, inbox) = mpsc::channel(MAILBOX);
-    let mailbox = policy.is_some().then_some(mailbox);
-    let guard = context
-        .registry
-        .enter(id.clone(), name.clone(), settings.labels.clone(), mailbox)
-        .map_err(|refused| match refused {
-            Refused::Taken => SessionError::IdTaken(id.clone()),
-            Refused::Full { limit } => SessionError::Full { limit },
-        })?;
-    let analysis = Analysis::new(
-        model.clone(),
-        settings.format,
-        &settings.lanes,
-        &settings.analysis,
-        context.limits.no_speech,
-    )
-    .map_err(AnalysisError::from)?;
-    let span = tracing::info_span!("session", id, model = name);
-    let started = v1::Started {
-        session_id: id.clone(),
-        config: Some(render::effective_config(&config, &settings, &id, &name)),
-        model: Some(render::model(&model.manifest, context.models.is_default(&name))),
-        limits: Some(render_limits(&context.limits)),
-        policy: policy.as_ref().map(|(policy, escalating)| {
-            render::policy(policy, policy.name() == escalating.default_policy)
-        }),
-    };
-    let alarm = policy.map(|(policy, escalating)| {
-        let origin = Origin {
-            session_id: id.clone(),
-            labels: settings.labels.clone(),
-            policy: policy.name().to_owned(),
-            policy_version: policy.version().to_owned(),
-            model: name.clone(),
-            model_version: model.manifest.version.clone(),
-        };
-        Alarm::new(policy, origin, escalating.recorder.clone(), inbox)
-    });
-    let mut session = Session {
-        limits: context.limits,
-        settings,
-        model,
-        analysis,
-        alarm,
-        guard,
-        outbox: Outbox { sender: outbox, limit: context.limits.send_timeout },
-        began: Instant::now(),
-        events: Vec::new(),
-        told: Vec::new(),
-        chunks: 0,
-        estimates: 0,
-        sequence: None,
-        captured_at_us: None,
-    };
-    drop(config);
+    let opening = Opening::new(context, caller, asked)?;
+    let span = tracing::info_span!("session", id = opening.id, model = opening.model.manifest.name);
     async {
-        session.outbox.send(Response::Started(started.into())).await?;
-        let worked = session.work(source, &context.draining).await;
-        if worked.is_err() {
+        let (mut session, started) = opening.begin(outbox).await?;
+        let replaced = session.guard.entry.replaced.clone();
+        let (id, checkpointed) = (session.id.clone(), session.checkpoints.is_some());
+        let working = async {
+            session.outbox.send(Response::Started(started.into())).await?;
+            session.greet().await?;
+            session.work(source, &context.draining).await
+        };
+        // Whoever has taken over must not wait for a client that has gone: what is under way is dropped.
+        let worked = tokio::select! {
+            biased;
+            () = replaced.cancelled() => Err(SessionError::Replaced(id)),
+            worked = working => worked,
+        };
+        // One with checkpoints may be gone on with. If it is not, the store notices.
+        if worked.is_err() && !checkpointed {
             session.leave().await;
         }
         worked
@@ -307,10 +273,148 @@ pub async fn run(
     .await
 }
 
+/// What a client wants.
+struct Asked {
+    config: v1::StreamConfig,
+    settings: StreamSettings,
+    saved: Option<Saved>,
+}
+
+/// A session that can begin.
+struct Opening<'a> {
+    context: &'a Context,
+    caller: &'a Arc<Identity>,
+    asked: Asked,
+    id: String,
+    model: Arc<Model>,
+    policy: Option<(Arc<Policy>, &'a Escalating)>,
+}
+
+impl<'a> Opening<'a> {
+    fn new(
+        context: &'a Context,
+        caller: &'a Arc<Identity>,
+        mut asked: Asked,
+    ) -> Result<Self, SessionError> {
+        let model = find_model(&context.models, &asked.settings.model)?;
+        let id = asked.settings.session_id.clone().unwrap_or_else(new_session_id);
+        let policy = match &asked.saved {
+            Some(saved) => saved_policy(context, saved, &model)?,
+            None => find_policy(context, &asked.settings.policy, &model)?,
+        };
+        asked.settings.analysis.readings = policy.is_some();
+        Ok(Self { context, caller, asked, id, model, policy })
+    }
+
+    async fn begin<'o>(
+        self,
+        outbox: &'o mpsc::Sender<v1::StreamEmotionResponse>,
+    ) -> Result<(Session<'o>, v1::Started), SessionError> {
+        let (mailbox, inbox) = mpsc::channel(MAILBOX);
+        let mailbox = self.policy.is_some().then_some(mailbox);
+        let guard = self.enter(mailbox).await?;
+        let Self { context, caller, asked, id, model, policy } = self;
+        let Asked { config, settings, saved } = asked;
+        let manifest = &model.manifest;
+        let name = manifest.name.clone();
+        let mut started = v1::Started {
+            session_id: id.clone(),
+            config: Some(render::effective_config(&config, &settings, &id, &name)),
+            model: Some(render::model(manifest, context.models.is_default(&name))),
+            limits: Some(render_limits(&context.limits, context.resuming.as_ref())),
+            policy: policy.as_ref().map(|(policy, escalating)| {
+                render::policy(policy, policy.name() == escalating.default_policy)
+            }),
+            resumed_from: None,
+        };
+        let (analysis, progress, states) = match saved {
+            None => {
+                let no_speech = context.limits.no_speech;
+                let (lanes, how) = (&settings.lanes, &settings.analysis);
+                let analysis = Analysis::new(model.clone(), settings.format, lanes, how, no_speech)
+                    .map_err(AnalysisError::from)?;
+                (analysis, Progress::default(), None)
+            }
+            Some(Saved { analysis, progress, policy, .. }) => {
+                let analysis = Analysis::resume(model.clone(), analysis)
+                    .map_err(|error| ResumeError::Content(error.to_string()))?;
+                started.resumed_from = Some(resume_point(&progress, analysis.position()));
+                (analysis, progress, policy.map(|saved| (saved.watcher, saved.alarm)))
+            }
+        };
+        let alarm = policy.map(|(policy, escalating)| {
+            let origin = Origin {
+                tenant: caller.tenant.clone(),
+                session_id: id.clone(),
+                labels: settings.labels.clone(),
+                policy: policy.name().to_owned(),
+                policy_version: policy.version().to_owned(),
+                model: name,
+                model_version: model.manifest.version.clone(),
+            };
+            let recorder = escalating.recorder.clone();
+            match states {
+                None => Ok(Alarm::new(policy, origin, recorder, inbox)),
+                Some(states) => Alarm::resume(policy, states, origin, recorder, inbox)
+                    .map_err(|error| ResumeError::Content(error.to_string())),
+            }
+        });
+        let alarm = alarm.transpose()?;
+        let checkpoints = settings.checkpoint_interval.zip(context.resuming.clone()).map(
+            |(interval, resuming)| {
+                let interval = interval.max(resuming.min_interval);
+                let config = render::config_bytes(&config);
+                Checkpoints { resuming, interval, config, due: interval + analysis.position().duration() }
+            },
+        );
+        let session = Session {
+            limits: context.limits,
+            caller: caller.clone(),
+            settings,
+            model,
+            id,
+            paced_from: analysis.position(),
+            analysis,
+            alarm,
+            guard,
+            outbox: Outbox { sender: outbox, limit: context.limits.send_timeout },
+            began: Instant::now(),
+            events: Vec::new(),
+            told: Vec::new(),
+            progress,
+            checkpoints,
+        };
+        Ok((session, started))
+    }
+
+    async fn enter(
+        &self,
+        mailbox: Option<mpsc::Sender<Occurrence>>,
+    ) -> Result<Guard, SessionError> {
+        let entrance = Entrance {
+            key: SessionKey { tenant: self.caller.tenant.clone(), id: self.id.clone() },
+            identity: self.caller.name.clone(),
+            model: self.model.manifest.name.clone(),
+            labels: self.asked.settings.labels.clone(),
+            mailbox,
+        };
+        let registry = &self.context.registry;
+        let entered = match &self.asked.saved {
+            None => registry.enter(entrance),
+            Some(_) => registry.take_over(entrance).await,
+        };
+        entered.map_err(|refused| match refused {
+            Refused::Taken => SessionError::IdTaken(self.id.clone()),
+            Refused::Full { limit } => SessionError::Full { limit },
+        })
+    }
+}
+
 async fn read_config(
     context: &Context,
+    caller: &Identity,
     source: &mut impl Source,
-) -> Result<(v1::StreamConfig, StreamSettings), SessionError> {
+) -> Result<Asked, SessionError> {
     let limit = context.limits.idle_timeout;
     // Cancel-safe as in `Session::work`. Who has not begun when the server drains need not begin.
     let first = tokio::select! {
@@ -326,8 +430,67 @@ async fn read_config(
         }
         None => return Err(SessionError::ConfigMissing { actual: "end of stream" }),
     };
+    if !config.resume_token.is_empty() {
+        return resumed_config(context, caller, config);
+    }
     let settings = stream_config(&config, &context.defaults).map_err(SessionError::Invalid)?;
-    Ok((config, settings))
+    if settings.checkpoint_interval.is_some() && context.resuming.is_none() {
+        return Err(ResumeError::Off.into());
+    }
+    Ok(Asked { config, settings, saved: None })
+}
+
+/// What a token holds, if it goes with what the client asks for besides.
+fn resumed_config(
+    context: &Context,
+    caller: &Identity,
+    mut asked: v1::StreamConfig,
+) -> Result<Asked, SessionError> {
+    let resuming = context.resuming.as_ref().ok_or(ResumeError::Off)?;
+    let saved = resuming.open(caller, &std::mem::take(&mut asked.resume_token))?;
+    let mut config = config_of(&saved.config)
+        .ok_or_else(|| ResumeError::Content("its configuration cannot be read".to_owned()))?;
+    let id = std::mem::take(&mut asked.session_id);
+    if !id.is_empty() && id != saved.session_id {
+        let problem = format!("is not that of the token's session, {:?}", saved.session_id);
+        return Err(invalid("config.session_id", &problem));
+    }
+    config.session_id.clear();
+    if asked != v1::StreamConfig::default() && asked != config {
+        let problem = "must be as in the stream's first configuration beside a resume_token, or unset";
+        return Err(invalid("config", problem));
+    }
+    config.session_id.clone_from(&saved.session_id);
+    let mut settings = stream_config(&config, &context.defaults).map_err(SessionError::Invalid)?;
+    // The default of this server may be another one.
+    settings.model.clone_from(&saved.model.name);
+    Ok(Asked { config, settings, saved: Some(saved) })
+}
+
+/// The policy that a saved session has, and whether its model is the one here.
+fn saved_policy<'a>(
+    context: &'a Context,
+    saved: &Saved,
+    model: &Model,
+) -> Result<Option<(Arc<Policy>, &'a Escalating)>, SessionError> {
+    let here = ModelName::of(&model.manifest);
+    if here != saved.model {
+        let name = |model: &ModelName| format!("{} {}", model.name, model.version);
+        return Err(ResumeError::Model { wanted: name(&saved.model), here: name(&here) }.into());
+    }
+    let Some(policy) = &saved.policy else {
+        return Ok(None);
+    };
+    let escalating = context.escalating.as_ref().ok_or(SessionError::NoStore)?;
+    Ok(Some((policy.policy()?, escalating)))
+}
+
+fn resume_point(progress: &Progress, position: SamplePos) -> v1::ResumePoint {
+    v1::ResumePoint {
+        audio_bytes: progress.bytes,
+        position: Some(render::duration(position.duration())),
+        sequence: progress.sequence,
+    }
 }
 
 fn find_model(models: &Models, name: &str) -> Result<Arc<Model>, SessionError> {
@@ -416,13 +579,14 @@ fn kind(message: Option<&Request>) -> &'static str {
     }
 }
 
-fn render_limits(limits: &Limits) -> v1::StreamLimits {
+fn render_limits(limits: &Limits, resuming: Option<&Resuming>) -> v1::StreamLimits {
     v1::StreamLimits {
         max_chunk_bytes: u32::try_from(limits.max_chunk_bytes).unwrap_or(u32::MAX),
         max_audio: Some(render::duration(limits.max_audio)),
         idle_timeout: Some(render::duration(limits.idle_timeout)),
         max_realtime_factor: limits.max_realtime_factor,
         burst: Some(render::duration(limits.burst)),
+        resume_window: resuming.map(|resuming| render::duration(resuming.window)),
     }
 }
 
@@ -443,10 +607,24 @@ impl Outbox<'_> {
     }
 }
 
+/// How a session is saved now and then.
+struct Checkpoints {
+    resuming: Resuming,
+    interval: Duration,
+    /// The client's configuration, encoded.
+    config: Vec<u8>,
+    /// The audio at which the next one is.
+    due: Duration,
+}
+
 struct Session<'a> {
     limits: Limits,
+    caller: Arc<Identity>,
     settings: StreamSettings,
     model: Arc<Model>,
+    id: String,
+    /// Audio before this came in another stream.
+    paced_from: SamplePos,
     analysis: Analysis,
     alarm: Option<Alarm>,
     guard: Guard,
@@ -456,14 +634,19 @@ struct Session<'a> {
     events: Vec<Event>,
     /// Kept for its room.
     told: Vec<Told>,
-    chunks: u64,
-    estimates: u64,
-    /// The last chunk's number.
-    sequence: Option<u64>,
-    captured_at_us: Option<i64>,
+    progress: Progress,
+    checkpoints: Option<Checkpoints>,
 }
 
 impl Session<'_> {
+    /// Tells what has happened between two streams of a session.
+    async fn greet(&mut self) -> Result<(), SessionError> {
+        if let Some(alarm) = self.alarm.as_mut().filter(|_| self.paced_from.0 > 0) {
+            alarm.greet(&mut self.told).await;
+        }
+        self.tell().await
+    }
+
     async fn work(
         &mut self,
         source: &mut impl Source,
@@ -498,6 +681,7 @@ impl Session<'_> {
                 return Ok(Outcome::Finished);
             };
             self.handle(request).await?;
+            self.save_if_due().await?;
             last = Instant::now();
         }
     }
@@ -539,7 +723,7 @@ impl Session<'_> {
             return Err(invalid("acknowledge", "this stream has no policy, so no escalations"));
         };
         let position = self.analysis.position();
-        alarm.acknowledge(acknowledged, position, &mut self.told).await;
+        alarm.acknowledge(acknowledged, &self.caller, position, &mut self.told).await;
         self.tell().await
     }
 
@@ -594,7 +778,8 @@ impl Session<'_> {
         let arrived = Instant::now();
         let before = self.analysis.position();
         self.check_sequence(chunk.sequence);
-        self.captured_at_us = chunk.captured_at_us.or(self.captured_at_us);
+        let progress = &mut self.progress;
+        progress.captured_at_us = chunk.captured_at_us.or(progress.captured_at_us);
         // Spans at debug level cost nothing unless asked for: 10,000 chunks a second pass here.
         let span = tracing::debug_span!("chunk", bytes = chunk.data.len());
         let analysed = async {
@@ -606,7 +791,8 @@ impl Session<'_> {
             Ok::<(), SessionError>(())
         };
         analysed.instrument(span).await?;
-        self.chunks += 1;
+        self.progress.chunks += 1;
+        self.progress.bytes += chunk.data.len() as u64;
         let position = self.analysis.position();
         let seconds = position.seconds() - before.seconds();
         metrics().chunk(seconds, arrived.elapsed());
@@ -619,7 +805,7 @@ impl Session<'_> {
         let Some(sequence) = sequence else {
             return;
         };
-        if let Some(last) = self.sequence.replace(sequence)
+        if let Some(last) = self.progress.sequence.replace(sequence)
             && sequence != last.wrapping_add(1)
         {
             self.events.push(Event::Warning(Warning {
@@ -640,7 +826,8 @@ impl Session<'_> {
         if factor == 0.0 {
             return Ok(());
         }
-        let due = audio.saturating_sub(burst).div_f32(factor);
+        let here = audio.saturating_sub(samples_to_duration(self.paced_from.0));
+        let due = here.saturating_sub(burst).div_f32(factor);
         match due.checked_sub(now.duration_since(self.began)) {
             Some(retry) if !retry.is_zero() => Err(SessionError::TooFast { factor, burst, retry }),
             _ => Ok(()),
@@ -678,8 +865,8 @@ impl Session<'_> {
         let labels: &[Emotion] = self.model.manifest.labels();
         match event {
             Event::Estimate(estimate) => {
-                self.estimates += 1;
-                self.guard.entry.estimates.store(self.estimates, Ordering::Relaxed);
+                self.progress.estimates += 1;
+                self.guard.entry.estimates.store(self.progress.estimates, Ordering::Relaxed);
                 metrics().estimate(estimate.judgement.abstains.map(Abstain::name));
                 let mut rendered = render::estimate(&estimate, labels);
                 if let Some(alarm) = &self.alarm {
@@ -699,11 +886,81 @@ impl Session<'_> {
         }
     }
 
+    /// Gives the client a checkpoint, if it is time for one and nothing stands against it.
+    async fn save_if_due(&mut self) -> Result<(), SessionError> {
+        let position = self.analysis.position().duration();
+        if self.checkpoints.as_ref().is_none_or(|checkpoints| position < checkpoints.due) {
+            return Ok(());
+        }
+        let Some(checkpoint) = self.checkpoint() else {
+            return Ok(());
+        };
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.due = position + checkpoints.interval;
+        }
+        self.outbox.send(Response::Checkpoint(checkpoint)).await
+    }
+
+    /// From here the session can be gone on with; `None` if it has no checkpoints, or cannot have one now.
+    fn checkpoint(&self) -> Option<v1::Checkpoint> {
+        let Checkpoints { resuming, config, .. } = self.checkpoints.as_ref()?;
+        let policy = match &self.alarm {
+            None => None,
+            Some(alarm) => {
+                let (watcher, state) = alarm.state()?;
+                let text = alarm.policy().text().to_owned();
+                Some(SavedPolicy { text, watcher, alarm: state })
+            }
+        };
+        let saved = Saved {
+            config: config.clone(),
+            session_id: self.id.clone(),
+            model: ModelName::of(&self.model.manifest),
+            progress: self.progress,
+            analysis: self.analysis.state(),
+            policy,
+        };
+        let Some(token) = resuming.seal(&self.caller, &saved) else {
+            tracing::warn!(limit = resuming.max_bytes, "no checkpoint: max_resume_token_bytes");
+            return None;
+        };
+        Some(v1::Checkpoint {
+            resume_token: token,
+            point: Some(resume_point(&self.progress, self.analysis.position())),
+            valid_for: Some(render::duration(resuming.window)),
+        })
+    }
+
     async fn drain(&mut self) -> Result<Outcome, SessionError> {
-        let deadline = Some(render::duration(self.limits.drain_deadline));
-        self.outbox.send(Response::Draining(v1::Draining { deadline })).await?;
-        self.finish(v1::FinishReason::Draining).await?;
+        let deadline = self.limits.drain_deadline;
+        if self.checkpoints.is_some() {
+            self.settle(deadline / 4).await?;
+        }
+        let draining = v1::Draining {
+            deadline: Some(render::duration(deadline)),
+            checkpoint: self.checkpoint(),
+        };
+        let broken_off = self.checkpoints.is_some();
+        self.outbox.send(Response::Draining(draining)).await?;
+        if broken_off {
+            // Nothing ends here: what the client hears next, it hears elsewhere.
+            self.sum_up(v1::FinishReason::Draining).await?;
+        } else {
+            self.finish(v1::FinishReason::Draining).await?;
+        }
         Ok(Outcome::Drained)
+    }
+
+    /// Waits for what is not durable yet, `limit` at most.
+    async fn settle(&mut self, limit: Duration) -> Result<(), SessionError> {
+        let until = Instant::now() + limit;
+        while self.alarm.as_ref().is_some_and(Alarm::is_waiting) {
+            let Ok(news) = tokio::time::timeout_at(until, news(self.alarm.as_mut())).await else {
+                return Ok(());
+            };
+            self.hear(news).await?;
+        }
+        Ok(())
     }
 
     async fn finish(&mut self, reason: v1::FinishReason) -> Result<(), SessionError> {
@@ -711,6 +968,10 @@ impl Session<'_> {
         self.flush().await?;
         self.leave().await;
         self.tell().await?;
+        self.sum_up(reason).await
+    }
+
+    async fn sum_up(&mut self, reason: v1::FinishReason) -> Result<(), SessionError> {
         let labels = self.model.manifest.labels();
         let channels = self
             .analysis
@@ -721,10 +982,10 @@ impl Session<'_> {
         let finished = v1::Finished {
             reason: reason.into(),
             audio: Some(render::duration(self.analysis.position().duration())),
-            chunks: self.chunks,
-            estimates: self.estimates,
+            chunks: self.progress.chunks,
+            estimates: self.progress.estimates,
             channels,
-            last_captured_at_us: self.captured_at_us,
+            last_captured_at_us: self.progress.captured_at_us,
         };
         self.outbox.send(Response::Finished(finished.into())).await
     }

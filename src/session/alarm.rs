@@ -7,13 +7,18 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::escalation::{
-    Change, Escalation, Kind, Occurrence, Origin, Recorded, Recorder, Reply, State, Timestamp,
+    Attended, Change, Escalation, Kind, Occurrence, Origin, Recorded, Recorder, Reply, State,
+    Timestamp,
 };
-use crate::policy::{Action, Decision, Policy, Reading, Severity, Watcher};
+use crate::identity::Identity;
+use crate::policy::{
+    Action, Decision, Policy, Reading, ResumeError, Severity, Watcher, WatcherState,
+};
 use crate::telemetry::metrics;
 use crate::units::SamplePos;
 use crate::wire::event::{Warning, WarningReason};
@@ -44,13 +49,21 @@ pub(super) enum News {
 }
 
 /// An escalation in force; a rule has one at most on a channel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Open {
     /// As long as it is not durable, the store may still give it another one.
     id: Uuid,
     rule: String,
     channel: u32,
     severity: Severity,
+}
+
+/// What a session knows of its escalations, to go on with elsewhere.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct AlarmState {
+    open: Vec<Open>,
+    acknowledged: Vec<Uuid>,
+    suppressed: u64,
 }
 
 /// One session's policy at work.
@@ -66,8 +79,12 @@ pub(super) struct Alarm {
     /// Acknowledgements that the client knows of.
     acknowledged: HashSet<Uuid>,
     not_durable: bool,
+    /// Something could not even wait: it is known nowhere but in the audio.
+    lost: bool,
     suppressed: u64,
     decisions: Vec<Decision>,
+    /// Says that the session is alive, while something is in force.
+    attended: Option<Attended>,
 }
 
 impl Alarm {
@@ -86,8 +103,87 @@ impl Alarm {
             waiting: VecDeque::new(),
             acknowledged: HashSet::new(),
             not_durable: false,
+            lost: false,
             suppressed: 0,
             decisions: Vec::new(),
+            attended: None,
+        }
+    }
+
+    /// Goes on where another stream of the session was.
+    ///
+    /// # Errors
+    /// [`ResumeError`] if `watcher` is no state of the policy.
+    pub(super) fn resume(
+        policy: Arc<Policy>,
+        (watcher, state): (WatcherState, AlarmState),
+        origin: Origin,
+        recorder: Recorder,
+        mailbox: mpsc::Receiver<Occurrence>,
+    ) -> Result<Self, ResumeError> {
+        let watcher = Watcher::resume(policy.clone(), watcher)?;
+        let mut alarm = Self {
+            open: state.open,
+            acknowledged: state.acknowledged.into_iter().collect(),
+            suppressed: state.suppressed,
+            ..Self::new(policy, origin, recorder, mailbox)
+        };
+        alarm.watcher = watcher;
+        alarm.attend();
+        Ok(alarm)
+    }
+
+    /// The state to go on with; `None` while something is not durable.
+    pub(super) fn state(&self) -> Option<(WatcherState, AlarmState)> {
+        if self.lost || !self.waiting.is_empty() {
+            return None;
+        }
+        let state = AlarmState {
+            open: self.open.clone(),
+            acknowledged: self.acknowledged.iter().copied().collect(),
+            suppressed: self.suppressed,
+        };
+        Some((self.watcher.state(), state))
+    }
+
+    /// Whether something waits for the store.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The policy that is watched by.
+    pub(super) fn policy(&self) -> &Arc<Policy> {
+        self.watcher.policy()
+    }
+
+    /// The session goes on: says so, and tells what others have done meanwhile.
+    pub(super) async fn greet(&mut self, told: &mut Vec<Told>) {
+        if self.open.is_empty() {
+            return;
+        }
+        // While the store is down this waits like anything else: it is alive by what it records.
+        let change = Change::Resumed { origin: self.origin.clone() };
+        if let Reply::Waiting(later) = self.recorder.record(change).await {
+            self.waiting.push_back(later);
+        }
+        for id in self.open.iter().map(|open| open.id).collect::<Vec<_>>() {
+            // What cannot be read now can be asked for later; the estimates go on.
+            let Ok(history) = self.recorder.store().history(id).await else {
+                return;
+            };
+            let taken_on = |occurrence: &Occurrence| occurrence.kind == Kind::Acknowledged;
+            if let Some(occurrence) = history.into_iter().find(taken_on) {
+                self.tell(Recorded::New(vec![occurrence]), told);
+            }
+        }
+    }
+
+    fn attend(&mut self) {
+        if self.open.is_empty() {
+            self.attended = None;
+        } else if self.attended.is_none() {
+            let Origin { tenant, session_id, .. } = self.origin.as_ref();
+            self.attended = Some(self.recorder.attend(tenant, session_id));
         }
     }
 
@@ -113,6 +209,7 @@ impl Alarm {
             return;
         }
         self.open.clear();
+        self.attended = None;
         let change = Change::SessionEnded { origin: self.origin.clone(), at: Timestamp::now() };
         match self.recorder.record(change).await {
             Reply::Durable(recorded) => {
@@ -147,6 +244,7 @@ impl Alarm {
                 told.push(Told::Event(Box::new(provisional), false));
             }
             Reply::Lost => {
+                self.lost = true;
                 self.track(&decision, provisional.escalation.id);
                 told.push(Told::Warning(Warning {
                     reason: WarningReason::EscalationLost,
@@ -190,7 +288,16 @@ impl Alarm {
                 Kind::Cleared
             }
         };
-        Occurrence { id: Uuid::nil(), sequence: 0, kind, at, actor: None, note: None, escalation }
+        Occurrence {
+            id: Uuid::nil(),
+            sequence: 0,
+            kind,
+            at,
+            actor: None,
+            identity: None,
+            note: None,
+            escalation,
+        }
     }
 
     fn track(&mut self, decision: &Decision, id: Uuid) {
@@ -204,6 +311,7 @@ impl Alarm {
                 .open
                 .retain(|open| open.rule != decision.rule || open.channel != decision.channel),
         }
+        self.attend();
     }
 
     fn tell(&mut self, recorded: Recorded, told: &mut Vec<Told>) {
@@ -259,12 +367,21 @@ impl Alarm {
     pub(super) async fn acknowledge(
         &mut self,
         acknowledgement: Acknowledgement,
+        caller: &Identity,
         position: SamplePos,
         told: &mut Vec<Told>,
     ) {
         let Acknowledgement { id, actor, note } = acknowledgement;
         let session_id = Some(self.origin.session_id.clone());
-        let change = Change::Acknowledged { id, session_id, actor, note, at: Timestamp::now() };
+        let change = Change::Acknowledged {
+            id,
+            tenant: Some(self.origin.tenant.clone()),
+            session_id,
+            actor,
+            identity: Some(caller.name.to_string()),
+            note,
+            at: Timestamp::now(),
+        };
         let problem = match self.recorder.record(change).await {
             Reply::Durable(Recorded::Unknown) => "this stream has no such escalation",
             Reply::Durable(recorded) => return self.tell(recorded, told),
@@ -324,14 +441,17 @@ impl Alarm {
                     }));
                 }
             }
-            News::Lost => told.push(Told::Warning(Warning {
+            News::Lost => {
+                self.lost = true;
+                told.push(Told::Warning(Warning {
                 reason: WarningReason::EscalationLost,
                 message: "an escalation could not be kept and will not be delivered; act on it \
                           yourself"
                     .to_owned(),
                 position,
                 channel: None,
-            })),
+            }));
+            }
             News::Happened(occurrence) => {
                 // Decisions of this session are told where they are made.
                 if occurrence.kind == Kind::Acknowledged {

@@ -8,19 +8,24 @@
 //!    it, whoever drops it.
 //! 2. Two queues, both bounded: the engine's, and the [`actor::OUTBOX`] towards the client. A client
 //!    that does not read is not read from either.
-//! 3. What a client is told depends on its audio, marks and turns only; not on chunk sizes, load or
+//! 3. A session can be saved between two requests, and be gone on with elsewhere as if nothing had been:
+//!    see [`Resuming`].
+//! 4. What a client is told depends on its audio, marks and turns only; not on chunk sizes, load or
 //!    other clients. (Probabilities agree within 1e-5: see [`crate::model::engine`].)
 
 pub mod actor;
 mod alarm;
 pub mod analysis;
 mod assembler;
+mod checkpoint;
 pub mod clip;
 mod history;
 pub mod listener;
 pub mod registry;
+pub mod token;
 
 pub use actor::{Context, Escalating, Limits, Outcome, SessionError, Source, SourceError};
+pub use checkpoint::{ResumeError, Resuming};
 pub use analysis::{Analysis, AnalysisError, Listening};
 pub use listener::Listener;
 pub use registry::Registry;

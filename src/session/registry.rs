@@ -8,14 +8,45 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::escalation::Occurrence;
+use crate::identity::Tenant;
+
+/// Longest wait for a session that is taken over to let go.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a session is known by: tenants name theirs as they like.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Its name.
+    pub id: String,
+}
+
+/// What there is to say of a session when it begins.
+#[derive(Debug)]
+pub struct Entrance {
+    /// What it is known by.
+    pub key: SessionKey,
+    /// The identity that opened it.
+    pub identity: Arc<str>,
+    /// The model's name.
+    pub model: String,
+    /// On whose behalf it listens.
+    pub labels: BTreeMap<String, String>,
+    /// Where it hears what others do to its escalations, if it has a policy.
+    pub mailbox: Option<mpsc::Sender<Occurrence>>,
+}
 
 /// One live session.
 #[derive(Debug)]
 pub struct Entry {
     /// When it began.
     pub began: Instant,
+    /// The identity that opened it.
+    pub identity: Arc<str>,
     /// The model's name.
     pub model: String,
     /// On whose behalf it listens.
@@ -24,6 +55,10 @@ pub struct Entry {
     pub audio_ms: AtomicU64,
     /// Estimates sent.
     pub estimates: AtomicU64,
+    /// Cancelled when its client goes on with it in another stream.
+    pub replaced: CancellationToken,
+    /// Cancelled when it has left.
+    gone: CancellationToken,
     /// Where it hears what others do to its escalations, if it has a policy.
     mailbox: Option<mpsc::Sender<Occurrence>>,
 }
@@ -31,8 +66,12 @@ pub struct Entry {
 /// A session as it is listed.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Listed {
+    /// Whose it is.
+    pub tenant: Tenant,
     /// Its name.
     pub id: String,
+    /// The identity that opened it.
+    pub identity: String,
     /// Seconds since it began.
     pub age_s: f64,
     /// Seconds of audio received.
@@ -60,7 +99,7 @@ pub enum Refused {
 /// The live sessions.
 #[derive(Debug)]
 pub struct Registry {
-    sessions: DashMap<String, Arc<Entry>>,
+    sessions: DashMap<SessionKey, Arc<Entry>>,
     limit: usize,
 }
 
@@ -74,38 +113,75 @@ impl Registry {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn enter(
-        self: &Arc<Self>,
-        id: String,
-        model: String,
-        labels: BTreeMap<String, String>,
-        mailbox: Option<mpsc::Sender<Occurrence>>,
-    ) -> Result<Guard, Refused> {
+    pub fn enter(self: &Arc<Self>, entrance: Entrance) -> Result<Guard, Refused> {
+        self.try_enter(entrance).map_err(|(refused, _)| refused)
+    }
+
+    #[allow(clippy::result_large_err, reason = "it is taken up again at once")]
+    fn try_enter(self: &Arc<Self>, entrance: Entrance) -> Result<Guard, (Refused, Entrance)> {
         // The limit may be overshot by as many as enter at the very same moment.
-        if self.sessions.len() >= self.limit {
-            return Err(Refused::Full { limit: self.limit });
+        if self.sessions.len() >= self.limit && !self.sessions.contains_key(&entrance.key) {
+            return Err((Refused::Full { limit: self.limit }, entrance));
         }
-        match self.sessions.entry(id.clone()) {
-            Slot::Occupied(_) => Err(Refused::Taken),
+        match self.sessions.entry(entrance.key.clone()) {
+            Slot::Occupied(_) => Err((Refused::Taken, entrance)),
             Slot::Vacant(slot) => {
+                let Entrance { key, identity, model, labels, mailbox } = entrance;
                 let entry = Arc::new(Entry {
                     began: Instant::now(),
+                    identity,
                     model,
                     labels,
                     audio_ms: AtomicU64::new(0),
                     estimates: AtomicU64::new(0),
+                    replaced: CancellationToken::new(),
+                    gone: CancellationToken::new(),
                     mailbox,
                 });
                 slot.insert(entry.clone());
-                Ok(Guard { registry: self.clone(), id, entry })
+                Ok(Guard { registry: self.clone(), key, entry })
             }
+        }
+    }
+
+    /// Enters a session that goes on with another one: if that is still there, because its client is gone
+    /// and nobody has noticed, it has to leave.
+    ///
+    /// # Errors
+    /// [`Refused`]; `Taken` if it does not leave in time.
+    ///
+    /// # Cancellation
+    /// Safe: the other one may have been told to leave.
+    pub async fn take_over(self: &Arc<Self>, entrance: Entrance) -> Result<Guard, Refused> {
+        let deadline = tokio::time::Instant::now() + LETS_GO_WITHIN;
+        let mut entrance = entrance;
+        loop {
+            let refused;
+            (refused, entrance) = match self.try_enter(entrance) {
+                Ok(guard) => return Ok(guard),
+                Err(refused) => refused,
+            };
+            let before = self.sessions.get(&entrance.key).map(|entry| entry.value().clone());
+            let (Refused::Taken, Some(before)) = (refused, before) else {
+                if refused == Refused::Taken {
+                    // It has left in this very moment.
+                    continue;
+                }
+                return Err(refused);
+            };
+            before.replaced.cancel();
+            tokio::time::timeout_at(deadline, before.gone.cancelled())
+                .await
+                .map_err(|_| Refused::Taken)?;
         }
     }
 
     /// Tells the session that an occurrence is about, if it is live here and has room: what it does not
     /// hear in time, it can be asked about.
     pub fn tell(&self, occurrence: &Occurrence) {
-        let Some(session) = self.sessions.get(&occurrence.escalation.session_id) else {
+        let escalation = &occurrence.escalation;
+        let (tenant, id) = (escalation.tenant.clone(), escalation.session_id.clone());
+        let Some(session) = self.sessions.get(&SessionKey { tenant, id }) else {
             return;
         };
         if let Some(mailbox) = &session.mailbox {
@@ -123,13 +199,17 @@ impl Registry {
         self.sessions.is_empty()
     }
 
-    /// The live sessions, oldest first.
-    pub fn list(&self) -> Vec<Listed> {
+    /// The live sessions of `tenant`, or of all, oldest first.
+    pub fn list(&self, tenant: Option<&Tenant>) -> Vec<Listed> {
+        let of_tenant = |key: &SessionKey| tenant.is_none_or(|tenant| *tenant == key.tenant);
         let mut listed: Vec<Listed> = self
             .sessions
             .iter()
+            .filter(|session| of_tenant(session.key()))
             .map(|session| Listed {
-                id: session.key().clone(),
+                tenant: session.key().tenant.clone(),
+                id: session.key().id.clone(),
+                identity: session.identity.to_string(),
                 age_s: session.began.elapsed().as_secs_f64(),
                 audio_s: Duration::from_millis(session.audio_ms.load(Ordering::Relaxed))
                     .as_secs_f64(),
@@ -147,21 +227,22 @@ impl Registry {
 #[derive(Debug)]
 pub struct Guard {
     registry: Arc<Registry>,
-    id: String,
+    key: SessionKey,
     /// What is listed.
     pub entry: Arc<Entry>,
 }
 
 impl Guard {
-    /// The session's name.
-    pub fn id(&self) -> &str {
-        &self.id
+    /// What the session is known by.
+    pub fn key(&self) -> &SessionKey {
+        &self.key
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.registry.sessions.remove(&self.id);
+        self.registry.sessions.remove(&self.key);
+        self.entry.gone.cancel();
     }
 }
 
@@ -169,18 +250,58 @@ impl Drop for Guard {
 mod tests {
     use super::*;
 
+    fn entrance(tenant: &str, id: &str) -> Entrance {
+        Entrance {
+            key: SessionKey { tenant: tenant.parse().unwrap(), id: id.to_owned() },
+            identity: "i".into(),
+            model: "m".to_owned(),
+            labels: BTreeMap::new(),
+            mailbox: None,
+        }
+    }
+
     #[test]
     fn a_session_is_there_as_long_as_its_guard() {
         let registry = Registry::new(2);
-        let enter = |id: &str| registry.enter(id.into(), "m".into(), BTreeMap::new(), None);
-        let first = enter("a").unwrap();
-        assert_eq!(enter("a").unwrap_err(), Refused::Taken);
-        let second = enter("b").unwrap();
-        assert_eq!(enter("c").unwrap_err(), Refused::Full { limit: 2 });
-        assert_eq!(registry.list().len(), 2);
+        let first = registry.enter(entrance("t", "a")).unwrap();
+        assert_eq!(registry.enter(entrance("t", "a")).unwrap_err(), Refused::Taken);
+        let second = registry.enter(entrance("t", "b")).unwrap();
+        let full = Refused::Full { limit: 2 };
+        assert_eq!(registry.enter(entrance("t", "c")).unwrap_err(), full);
+        assert_eq!(registry.list(None).len(), 2);
         drop(first);
-        assert!(enter("a").is_ok());
+        assert!(registry.enter(entrance("t", "a")).is_ok());
         drop(second);
         assert!(registry.is_empty());
+    }
+
+    #[test]
+    fn tenants_name_their_sessions_as_they_like_and_see_their_own() {
+        let registry = Registry::new(9);
+        let _ours = registry.enter(entrance("ours", "a")).unwrap();
+        let _theirs = registry.enter(entrance("theirs", "a")).unwrap();
+        assert_eq!(registry.list(None).len(), 2);
+        assert_eq!(registry.list(Some(&"ours".parse().unwrap())).len(), 1);
+        assert!(registry.list(Some(&Tenant::default())).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_on_with_a_session_takes_its_place_even_when_all_are_taken() {
+        let registry = Registry::new(1);
+        let before = registry.enter(entrance("t", "a")).unwrap();
+        let replaced = before.entry.replaced.clone();
+        let taker = tokio::spawn({
+            let registry = registry.clone();
+            async move { registry.take_over(entrance("t", "a")).await }
+        });
+        replaced.cancelled().await;
+        assert_eq!(registry.len(), 1);
+        drop(before);
+        let taken = taker.await.unwrap().unwrap();
+        assert_eq!(registry.len(), 1);
+        // One that does not let go keeps its place.
+        assert_eq!(registry.take_over(entrance("t", "a")).await.unwrap_err(), Refused::Taken);
+        drop(taken);
+        assert!(registry.take_over(entrance("t", "a")).await.is_ok());
     }
 }

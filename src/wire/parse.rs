@@ -18,6 +18,10 @@ pub use escalations::{
 pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest time between two estimates.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(10);
+/// Shortest audio between two checkpoints: a client sends a few seconds anew without anybody noticing.
+pub const MIN_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest audio between two checkpoints, which a client has to keep.
+pub const MAX_CHECKPOINT_INTERVAL: Duration = Duration::from_mins(10);
 /// Most labels of a session.
 const MAX_LABELS: usize = 32;
 
@@ -118,6 +122,8 @@ pub struct StreamSettings {
     pub wants_escalation_updates: bool,
     /// What raises escalations.
     pub policy: PolicyChoice,
+    /// Audio between two checkpoints; `None` for none.
+    pub checkpoint_interval: Option<Duration>,
 }
 
 /// Collects violations, so that a client learns all of them at once.
@@ -213,6 +219,10 @@ pub fn stream_config(
         }
         None => {}
     }
+    let checkpoint_interval = config.checkpoint_interval.map(|interval| {
+        let bounds = (MIN_CHECKPOINT_INTERVAL, MAX_CHECKPOINT_INTERVAL);
+        check.duration("config.checkpoint_interval", Some(interval), bounds.0, bounds)
+    });
     let labels = check_labels(&mut check, config);
     let events = config.events.unwrap_or_default();
     let policy = match &config.policy {
@@ -236,9 +246,15 @@ pub fn stream_config(
             wants_warnings: !events.no_warnings,
             wants_escalation_updates: !events.no_escalation_updates,
             policy,
+            checkpoint_interval,
         }),
         _ => Err(check.0),
     }
+}
+
+/// What [`super::render::config_bytes`] has made bytes of.
+pub fn config_of(bytes: &[u8]) -> Option<v1::StreamConfig> {
+    prost::Message::decode(bytes).ok()
 }
 
 /// A clip's settings, checked.

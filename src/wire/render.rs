@@ -255,6 +255,7 @@ pub fn escalation(e: &Escalation) -> v1::Escalation {
         acknowledged_by: e.acknowledged_by.clone().unwrap_or_default(),
         cleared_at: e.cleared_at.map(timestamp),
         session_ended_at: e.session_ended_at.map(timestamp),
+        tenant: e.tenant.to_string(),
     }
 }
 
@@ -273,6 +274,7 @@ pub fn escalation_event(o: &Occurrence, durable: bool) -> v1::EscalationEvent {
         actor: o.actor.clone().unwrap_or_default(),
         note: o.note.clone().unwrap_or_default(),
         escalation: Some(escalation(&o.escalation)),
+        identity: o.identity.clone().unwrap_or_default(),
         durable,
     }
 }
@@ -292,6 +294,11 @@ pub fn policy(policy: &Policy, is_default: bool) -> v1::Policy {
         budget: policy.budget(),
         is_default,
     }
+}
+
+/// A configuration as bytes, see [`super::parse::config_of`].
+pub fn config_bytes(config: &v1::StreamConfig) -> Vec<u8> {
+    prost::Message::encode_to_vec(config)
 }
 
 /// The configuration in force: what the client sent, every default filled in.

@@ -9,6 +9,8 @@
 //! | [`audit`] | what must be true in the end |
 //! | [`outage`] | stores that fail under a living server |
 //! | [`stream`] | a NATS server that comes and goes |
+//! | [`takeover`] | clients that go on with their calls elsewhere |
+//! | [`rolling`] | replicas restarted one by one behind a load balancer |
 //!
 //! Servers are processes of their own. `UNDERTONE_CRASHES` says how often they are killed; everything random
 //! has a seed.
@@ -17,8 +19,10 @@ mod audit;
 mod load;
 mod outage;
 mod receiver;
+mod rolling;
 mod site;
 mod stream;
+mod takeover;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

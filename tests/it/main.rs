@@ -2,7 +2,7 @@
 //!
 //! | module | claims about |
 //! |---|---|
-//! | [`support`], [`signal`] | nothing: what the tests share |
+//! | [`support`], [`signal`], [`resumer`] | nothing: what the tests share |
 //! | [`architecture`] | the house rules |
 //! | [`models`] | loading, refusing and running models of every kind |
 //! | [`clock`] | where in time things are |
@@ -22,6 +22,7 @@
 //! | [`store`] | the escalation store, SQLite and PostgreSQL |
 //! | [`sinks`] | what arrives where escalations are delivered |
 //! | [`crash`] | escalations arrive, whatever dies or fails |
+//! | [`resume`] | streams that break off and go on |
 //! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
@@ -56,6 +57,8 @@ mod otlp;
 mod policies;
 mod process;
 mod protocol;
+mod resume;
+mod resumer;
 mod signal;
 mod sinks;
 mod store;

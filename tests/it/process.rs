@@ -49,12 +49,15 @@ impl Process {
 
     fn start_blocking(by: &[String], args: &[String]) -> Self {
         let model = model_folder("tiny-steps").display().to_string();
+        // Any free port, unless told otherwise.
+        let given = |flag: &str| args.iter().any(|arg| arg == flag);
+        let any_port: Vec<&str> = ["--grpc-address", "--http-address"]
+            .into_iter()
+            .filter(|flag| !given(flag))
+            .flat_map(|flag| [flag, "127.0.0.1:0"])
+            .collect();
         let fixed = [
             "serve",
-            "--grpc-address",
-            "127.0.0.1:0",
-            "--http-address",
-            "127.0.0.1:0",
             "--model",
             &model,
             "--engine-max-wait",
@@ -75,6 +78,7 @@ impl Process {
         }
         let mut child = command
             .args(nowhere)
+            .args(any_port)
             .args(args)
             .stderr(Stdio::piped())
             .spawn()

@@ -47,6 +47,7 @@ impl Routes for To {
 
 fn origin(session: &str) -> Arc<Origin> {
     Arc::new(Origin {
+        tenant: Tenant::default(),
         session_id: session.to_owned(),
         labels: [("ward".to_owned(), "7".to_owned())].into(),
         policy: "care-call".to_owned(),
@@ -78,6 +79,7 @@ fn decision(action: Action, onset: u64, at: u64, distress: f32) -> Decision {
         rule: "distress".to_owned(),
         title: "Distress".to_owned(),
         severity: Severity::High,
+        clears_at_end: false,
         channel: 0,
         onset: SamplePos(onset),
         at: SamplePos(at),
@@ -96,7 +98,15 @@ fn raise(session: &str, onset: u64) -> Change {
 
 fn acknowledge(id: Uuid, actor: &str) -> Change {
     let (actor, at) = (actor.to_owned(), Timestamp::now());
-    Change::Acknowledged { id, session_id: None, actor, note: Some("on my way".into()), at }
+    Change::Acknowledged {
+        id,
+        tenant: None,
+        session_id: None,
+        actor,
+        identity: None,
+        note: Some("on my way".into()),
+        at,
+    }
 }
 
 async fn write(writer: &mut Writer, changes: &[Change], to: &To) -> Vec<Recorded> {
@@ -113,7 +123,7 @@ async fn finish(writer: &mut Writer, claimed: &Claimed, outcome: Outcome) -> Don
     let finish = Finish {
         sequence: claimed.occurrence.sequence,
         sink: claimed.sink.clone(),
-        session_id: claimed.occurrence.escalation.session_id.clone(),
+        conversation: claimed.occurrence.escalation.conversation(),
         attempt: claimed.attempt,
         at: Timestamp::now(),
         took: Duration::from_millis(12),
@@ -485,6 +495,7 @@ async fn recorder(store: Store) -> (Recorder, Task) {
         retention: Duration::ZERO,
         poll: Duration::from_millis(20),
         lease: LEASE,
+        window: Duration::from_secs(60),
     };
     Recorder::start(store, Arc::default(), settings, "a".to_owned()).await.unwrap()
 }

@@ -17,6 +17,7 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use undertone::audio::Encoding;
 use undertone::config::{Settings, Span, StoreUrl};
+use undertone::identity::Identity;
 use undertone::model::{Model, Models};
 use undertone::server::{self, Observer, ServeError, Sockets};
 use undertone::session::{Context, Outcome, Registry, SessionError, Source, SourceError, actor};
@@ -417,6 +418,7 @@ pub(crate) fn context(settings: &Settings, models: Models) -> Context {
         limits: server::limits(settings),
         registry: Registry::new(settings.max_streams as usize),
         escalating: None,
+        resuming: None,
         draining: CancellationToken::new(),
     }
 }
@@ -428,7 +430,7 @@ pub(crate) async fn run_session(
 ) -> (Vec<Response>, Result<Outcome, SessionError>) {
     let (outbox, mut inbox) = mpsc::channel(actor::OUTBOX);
     let session = async {
-        let ended = actor::run(context, &mut source, &outbox).await;
+        let ended = actor::run(context, &Identity::anonymous(), &mut source, &outbox).await;
         drop(outbox);
         ended
     };
@@ -492,6 +494,7 @@ pub(crate) fn told(answer: &Answer) -> Told {
             Response::Mark(_)
             | Response::Warning(_)
             | Response::Escalation(_)
+            | Response::Checkpoint(_)
             | Response::Draining(_) => {}
         }
         told.events.push(response);

@@ -111,6 +111,10 @@ pub(super) fn to_json(response: &Response) -> Value {
             "channel": warning.channel,
         }),
         Response::Escalation(event) => escalation_json(event),
+        Response::Checkpoint(checkpoint) => json!({
+            "event": "checkpoint",
+            "position": seconds(checkpoint.point.and_then(|point| point.position)),
+        }),
         Response::Draining(draining) => json!({
             "event": "draining", "deadline": seconds(draining.deadline),
         }),
@@ -273,7 +277,11 @@ pub(super) fn to_text(response: &Response, several_channels: bool) -> String {
             format!("{}  {channel}warning: {}", clock(duration(warning.position)), warning.message)
         }
         Response::Escalation(event) => escalation_text(event, several_channels),
-        Response::Draining(_) => "the server is about to end; finishing".to_owned(),
+        Response::Checkpoint(checkpoint) => {
+            let position = checkpoint.point.and_then(|point| point.position);
+            format!("{}  checkpoint", clock(duration(position)))
+        }
+        Response::Draining(_) => "the server is about to end".to_owned(),
         Response::Finished(finished) => summary(finished),
     }
 }

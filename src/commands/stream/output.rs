@@ -75,6 +75,14 @@ impl Output {
         }
     }
 
+    /// Says something about the way to the server.
+    pub(super) fn note(&mut self, note: &str) -> io::Result<()> {
+        match &mut self.to {
+            To::Live(screen) => screen.say(note),
+            To::Text | To::Json => writeln!(io::stderr().lock(), "undertone: {note}"),
+        }
+    }
+
     /// Time has passed: so much audio has been sent.
     pub(super) fn tick(&mut self, sent: Duration) -> io::Result<()> {
         match &mut self.to {

@@ -12,6 +12,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::escalation::life::Kind;
+use crate::identity::Tenant;
 use crate::policy::Severity;
 
 /// The name of this form of the file.
@@ -102,6 +103,9 @@ fn yes() -> bool {
 pub(super) struct RouteEntry {
     /// The least severity.
     pub(super) min_severity: Option<Severity>,
+    /// Names of tenants; any, if empty.
+    #[schemars(with = "Vec<String>")]
+    pub(super) tenants: Vec<Tenant>,
     /// Names of policies; any, if empty.
     pub(super) policies: Vec<String>,
     /// Labels that the session must have, with their values.

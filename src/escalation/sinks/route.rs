@@ -5,11 +5,13 @@ use std::fmt;
 
 use super::file::RouteEntry;
 use crate::escalation::life::{Kind, Occurrence};
+use crate::identity::Tenant;
 use crate::policy::Severity;
 
 #[derive(Debug)]
 pub(super) struct Route {
     min_severity: Severity,
+    tenants: Vec<Tenant>,
     policies: Vec<String>,
     labels: BTreeMap<String, String>,
     events: Vec<Kind>,
@@ -20,6 +22,7 @@ impl From<&RouteEntry> for Route {
         let all = || Kind::ALL.to_vec();
         Self {
             min_severity: entry.min_severity.unwrap_or(Severity::Advisory),
+            tenants: entry.tenants.clone(),
             policies: entry.policies.clone(),
             labels: entry.labels.clone(),
             events: if entry.events.is_empty() { all() } else { entry.events.clone() },
@@ -32,6 +35,7 @@ impl Route {
         let escalation = &occurrence.escalation;
         self.admits_kind(occurrence.kind)
             && escalation.severity >= self.min_severity
+            && (self.tenants.is_empty() || self.tenants.contains(&escalation.tenant))
             && (self.policies.is_empty() || self.policies.contains(&escalation.policy))
             && self.labels.iter().all(|(name, value)| escalation.labels.get(name) == Some(value))
     }
@@ -44,6 +48,10 @@ impl Route {
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "severity {} and up", self.min_severity)?;
+        if !self.tenants.is_empty() {
+            let names: Vec<&str> = self.tenants.iter().map(Tenant::as_str).collect();
+            write!(f, "; tenant {}", names.join(" or "))?;
+        }
         if !self.policies.is_empty() {
             write!(f, "; policy {}", self.policies.join(" or "))?;
         }

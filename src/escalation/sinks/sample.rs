@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::escalation::life::{
     Escalation, Kind, Occurrence, State, Timestamp, escalation_id, occurrence_id,
 };
+use crate::identity::Tenant;
 use crate::policy::{Evidence, Measurement, Severity};
 use crate::units::SamplePos;
 
@@ -30,9 +31,11 @@ pub fn sample(kind: Kind, session_id: &str, at: Timestamp) -> Occurrence {
         kind,
         at,
         actor: (kind == Kind::Acknowledged).then(|| "nurse.meier".to_owned()),
+        identity: (kind == Kind::Acknowledged).then(|| "ward-7-console".to_owned()),
         note: note.map(str::to_owned),
         escalation: Escalation {
             id,
+            tenant: Tenant::default(),
             session_id: session_id.to_owned(),
             channel: 0,
             labels: labels(),
@@ -57,6 +60,7 @@ pub fn sample(kind: Kind, session_id: &str, at: Timestamp) -> Occurrence {
             acknowledged_by: acknowledged.then(|| "nurse.meier".to_owned()),
             cleared_at: (kind == Kind::Cleared).then_some(at),
             session_ended_at: None,
+            clears_at_end: false,
         },
     }
 }

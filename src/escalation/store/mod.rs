@@ -28,7 +28,7 @@ use sqlx::{
 };
 
 pub use read::{Attempt, DeliveryRecord, DeliveryState, Filter, Page, Totals};
-pub use write::{Batch, Change, Claimed, Done, Finish, Outcome, Recorded, Routes, Writer};
+pub use write::{Batch, Change, Claimed, Done, Finish, Outcome, Recorded, Routes, SessionName, Writer};
 
 /// Why the store cannot do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -338,14 +338,13 @@ async fn limit(
 }
 
 fn migrator() -> Migrator {
-    let first = Migration::new(
-        1,
-        "escalations".into(),
-        MigrationType::Simple,
-        include_str!("migrations/0001_escalations.sql").into_sql_str(),
-        false,
-    );
-    Migrator::with_migrations(vec![first])
+    let migration = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "escalations", include_str!("migrations/0001_escalations.sql")),
+        migration(2, "tenants", include_str!("migrations/0002_tenants.sql")),
+    ])
 }
 
 #[cfg(test)]

@@ -9,11 +9,14 @@ use uuid::Uuid;
 use super::rows::{column, escalation, occurrence};
 use super::{Store, StoreError};
 use crate::escalation::life::{Escalation, Occurrence, State, Timestamp, UnknownName};
+use crate::identity::Tenant;
 use crate::policy::Severity;
 
 /// Which escalations are wanted: all that is set must hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filter {
+    /// Of this tenant; `None` for all.
+    pub tenant: Option<Tenant>,
     /// Any of these states; empty for all.
     pub states: Vec<State>,
     /// At least this severity.
@@ -42,6 +45,7 @@ impl Filter {
         any(!self.states.is_empty(), self.states.contains(&escalation.state))
             && self.min_severity.is_none_or(|least| escalation.severity >= least)
             && any(!self.policies.is_empty(), self.policies.contains(&escalation.policy))
+            && self.tenant.as_ref().is_none_or(|tenant| *tenant == escalation.tenant)
             && self.session_id.as_ref().is_none_or(|id| *id == escalation.session_id)
             && self.labels.iter().all(|(label, value)| escalation.labels.get(label) == Some(value))
             && self.since.is_none_or(|since| escalation.raised_at >= since)
@@ -388,6 +392,9 @@ fn list_statement(
     clauses.any_of("e.policy", filter.policies.iter().cloned());
     if let Some(severity) = filter.min_severity {
         clauses.compare("e.severity >=", Value::Number(severity as i64));
+    }
+    if let Some(tenant) = &filter.tenant {
+        clauses.compare("e.tenant =", Value::Text(tenant.as_str().to_owned()));
     }
     if let Some(session_id) = &filter.session_id {
         clauses.compare("e.session_id =", Value::Text(session_id.clone()));

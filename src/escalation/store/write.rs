@@ -1,6 +1,7 @@
 //! The one who writes: a batch of changes, the ends of deliveries, and leases for the next ones, in one
 //! transaction.
 
+mod alive;
 mod outbox;
 
 use std::collections::{BTreeSet, HashSet};
@@ -10,11 +11,14 @@ use std::time::Duration;
 use sqlx::{AnyConnection, Connection as _};
 use uuid::Uuid;
 
+pub use alive::SessionName;
+
 use super::rows::{column, document, escalation, occurrence};
 use super::{DeliveryState, StoreError};
 use crate::escalation::life::{
     Escalation, Kind, Occurrence, Origin, State, Timestamp, occurrence_id,
 };
+use crate::identity::Tenant;
 use crate::policy::{Action, Decision, Evidence};
 use crate::units::SamplePos;
 
@@ -37,14 +41,23 @@ pub enum Change {
         /// When.
         at: Timestamp,
     },
+    /// A session that had broken off goes on, with escalations in force.
+    Resumed {
+        /// Which.
+        origin: Arc<Origin>,
+    },
     /// Somebody takes one on.
     Acknowledged {
         /// Which.
         id: Uuid,
+        /// Only if it is this tenant's.
+        tenant: Option<Tenant>,
         /// Only if it is this session's.
         session_id: Option<String>,
-        /// Who.
+        /// Who, as they say.
         actor: String,
+        /// Who, as the server knows them.
+        identity: Option<String>,
         /// What they say.
         note: Option<String>,
         /// When.
@@ -130,8 +143,8 @@ pub struct Finish {
     pub sequence: i64,
     /// The sink.
     pub sink: String,
-    /// The session that it is about.
-    pub session_id: String,
+    /// The session that it is about, see [`crate::escalation::conversation`].
+    pub conversation: String,
     /// Number of the attempt, from 1.
     pub attempt: u32,
     /// When it began.
@@ -164,6 +177,8 @@ pub struct Batch<'a> {
     pub capacity: Vec<(&'a str, usize)>,
     /// How long a lease lasts.
     pub lease: Duration,
+    /// How long a session counts as alive that nobody speaks of.
+    pub window: Duration,
 }
 
 /// What was written.
@@ -215,6 +230,7 @@ impl Writer {
             committed: 0,
             now: Timestamp::now(),
             gone: None,
+            window: Duration::ZERO,
         };
         pen.lock(self.is_sqlite).await?;
         Ok(pen)
@@ -234,6 +250,7 @@ impl Writer {
         routes: &impl Routes,
     ) -> Result<Done, StoreError> {
         let mut pen = self.begin().await?;
+        pen.window = batch.window;
         let mut done = Done::default();
         for change in &batch.changes {
             done.recorded.push(pen.change(change, routes).await?);
@@ -402,6 +419,8 @@ struct Pen<'a> {
     now: Timestamp,
     /// Endpoints that want no more, once anybody has asked.
     gone: Option<HashSet<String>>,
+    /// How long a session counts as alive that nobody speaks of.
+    window: Duration,
 }
 
 impl Pen<'_> {
@@ -455,15 +474,22 @@ impl Pen<'_> {
                 Action::Raise => self.raise(origin, decision, *at, routes).await,
                 Action::Update | Action::Clear => self.follow(origin, decision, *at, routes).await,
             },
-            Change::SessionEnded { origin, at } => self.end_session(origin, *at, routes).await,
-            Change::Acknowledged { id, session_id, actor, note, at } => {
+            Change::SessionEnded { origin, at } => {
+                let (tenant, session) = (origin.tenant.as_str(), &origin.session_id);
+                Ok(Recorded::New(self.end_session(tenant, session, *at, false, routes).await?))
+            }
+            Change::Resumed { origin } => self.resume(origin, self.window).await,
+            Change::Acknowledged { id, tenant, session_id, actor, identity, note, at } => {
                 let Some(found) = self.find(*id).await? else {
                     return Ok(Recorded::Unknown);
                 };
-                if session_id.as_ref().is_some_and(|session| *session != found.session_id) {
+                if session_id.as_ref().is_some_and(|session| *session != found.session_id)
+                    || tenant.as_ref().is_some_and(|tenant| *tenant != found.tenant)
+                {
                     return Ok(Recorded::Unknown);
                 }
-                self.acknowledge(found, actor, note.clone(), *at, routes).await
+                let who = (actor.clone(), identity.clone());
+                self.acknowledge(found, who, note.clone(), *at, routes).await
             }
         }
     }
@@ -475,6 +501,7 @@ impl Pen<'_> {
         at: Timestamp,
         routes: &impl Routes,
     ) -> Result<Recorded, StoreError> {
+        self.keep(&origin.tenant, &origin.session_id, self.window).await?;
         for again in 0..MOST_AGAIN {
             let id = origin.escalation_id(decision, again);
             let raised = occurrence_id(id, Kind::Raised, None);
@@ -487,9 +514,8 @@ impl Pen<'_> {
                 None => {
                     let escalation = Escalation::raised(id, origin, decision, at);
                     self.insert(&escalation, decision.onset, again).await?;
-                    let occurrence = self
-                        .append(raised, Kind::Raised, at, None, None, escalation, routes)
-                        .await?;
+                    let (event, unsaid) = ((raised, Kind::Raised, at), (None, None, None));
+                    let occurrence = self.append(event, unsaid, escalation, routes).await?;
                     return Ok(Recorded::New(vec![occurrence]));
                 }
             }
@@ -515,44 +541,20 @@ impl Pen<'_> {
         }
         escalation.reason.clone_from(&decision.reason);
         escalation.evidence = decision.evidence.clone();
+        // Its session may have been taken for lost meanwhile.
+        escalation.session_ended_at = None;
         if kind == Kind::Cleared {
             escalation.state = State::Cleared;
             escalation.cleared_at = Some(at);
         }
-        let occurrence = self.append(id, kind, at, None, None, escalation, routes).await?;
+        let occurrence = self.append((id, kind, at), (None, None, None), escalation, routes).await?;
         Ok(Recorded::New(vec![occurrence]))
-    }
-
-    async fn end_session(
-        &mut self,
-        origin: &Origin,
-        at: Timestamp,
-        routes: &impl Routes,
-    ) -> Result<Recorded, StoreError> {
-        let open = sqlx::query(
-            "SELECT document FROM escalations \
-             WHERE session_id = $1 AND state <> 'cleared' AND session_ended = 0 \
-             ORDER BY raised_at, id",
-        )
-        .bind(origin.session_id.clone())
-        .fetch_all(&mut *self.transaction)
-        .await?;
-        let mut occurrences = Vec::new();
-        for row in &open {
-            let mut escalation = escalation(&column::<String>(row, 0)?)?;
-            escalation.session_ended_at = Some(at);
-            let id = occurrence_id(escalation.id, Kind::Updated, None);
-            let note = Some("the session ended while it was in force".to_owned());
-            occurrences
-                .push(self.append(id, Kind::Updated, at, None, note, escalation, routes).await?);
-        }
-        Ok(Recorded::New(occurrences))
     }
 
     async fn acknowledge(
         &mut self,
         mut escalation: Escalation,
-        actor: &str,
+        (actor, identity): (String, Option<String>),
         note: Option<String>,
         at: Timestamp,
         routes: &impl Routes,
@@ -565,10 +567,9 @@ impl Pen<'_> {
             escalation.state = State::Acknowledged;
         }
         escalation.acknowledged_at = Some(at);
-        escalation.acknowledged_by = Some(actor.to_owned());
-        let actor = Some(actor.to_owned());
-        let occurrence =
-            self.append(id, Kind::Acknowledged, at, actor, note, escalation, routes).await?;
+        escalation.acknowledged_by = Some(actor.clone());
+        let (event, said) = ((id, Kind::Acknowledged, at), (Some(actor), identity, note));
+        let occurrence = self.append(event, said, escalation, routes).await?;
         Ok(Recorded::New(vec![occurrence]))
     }
 
@@ -588,13 +589,14 @@ impl Pen<'_> {
     ) -> Result<Option<Escalation>, StoreError> {
         let row = sqlx::query(
             "SELECT document FROM escalations WHERE session_id = $1 AND policy = $2 AND rule = $3 \
-             AND channel = $4 AND onset = $5 ORDER BY again DESC LIMIT 1",
+             AND channel = $4 AND onset = $5 AND tenant = $6 ORDER BY again DESC LIMIT 1",
         )
         .bind(origin.session_id.clone())
         .bind(origin.policy.clone())
         .bind(decision.rule.clone())
         .bind(i64::from(decision.channel))
         .bind(samples(decision.onset))
+        .bind(origin.tenant.as_str().to_owned())
         .fetch_optional(&mut *self.transaction)
         .await?;
         row.map(|row| escalation(&column::<String>(&row, 0)?)).transpose()
@@ -616,8 +618,8 @@ impl Pen<'_> {
     ) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO escalations (id, session_id, channel, policy, rule, onset, again, severity, \
-             state, raised_at, updated_at, session_ended, document) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, $12)",
+             state, raised_at, updated_at, session_ended, document, tenant) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, $12, $13)",
         )
         .bind(escalation.id.to_string())
         .bind(escalation.session_id.clone())
@@ -631,6 +633,7 @@ impl Pen<'_> {
         .bind(escalation.raised_at.0)
         .bind(escalation.updated_at.0)
         .bind(document(escalation)?)
+        .bind(escalation.tenant.as_str().to_owned())
         .execute(&mut *self.transaction)
         .await?;
         for (label, value) in &escalation.labels {
@@ -645,21 +648,17 @@ impl Pen<'_> {
     }
 
     /// Writes what happened, how the escalation stands after it, and whom it must reach.
-    #[allow(clippy::too_many_arguments, reason = "an occurrence's parts, each another type")]
     async fn append(
         &mut self,
-        id: Uuid,
-        kind: Kind,
-        at: Timestamp,
-        actor: Option<String>,
-        note: Option<String>,
+        (id, kind, at): (Uuid, Kind, Timestamp),
+        (actor, identity, note): (Option<String>, Option<String>, Option<String>),
         mut escalation: Escalation,
         routes: &impl Routes,
     ) -> Result<Occurrence, StoreError> {
         escalation.updated_at = at;
         self.latest += 1;
         let sequence = self.latest;
-        let occurrence = Occurrence { id, sequence, kind, at, actor, note, escalation };
+        let occurrence = Occurrence { id, sequence, kind, at, actor, identity, note, escalation };
         let escalation = &occurrence.escalation;
         // One that begins has been written as it stands.
         if kind != Kind::Raised {

@@ -103,6 +103,10 @@ pub fn filter(filter: Option<&v1::EscalationFilter>) -> Result<Filter, Vec<Viola
     if asked.labels.len() > MAX_LABELS {
         check.refuse("filter.labels", format!("must have at most {MAX_LABELS} entries"));
     }
+    let tenant = match asked.tenant.as_str() {
+        "" => None,
+        name => check.take("filter.tenant", name.parse()),
+    };
     let mut moment = |field, time: Option<prost_types::Timestamp>| {
         let time = time.map(std::time::SystemTime::try_from).transpose();
         check.take(field, time.map_err(|_| "is out of range")).flatten().map(Timestamp::from)
@@ -116,6 +120,7 @@ pub fn filter(filter: Option<&v1::EscalationFilter>) -> Result<Filter, Vec<Viola
         states,
         min_severity,
         policies: asked.policies.clone(),
+        tenant,
         session_id: Some(asked.session_id.clone()).filter(|id| !id.is_empty()),
         labels: asked.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         since,

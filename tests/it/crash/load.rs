@@ -55,7 +55,7 @@ const SILENCE_S: f64 = 2.2;
 const TURNS: u64 = 5;
 
 /// What is said in calls; every call is one of these.
-static CALLS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| (0..3).map(call).collect());
+pub(super) static CALLS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| (0..3).map(call).collect());
 
 fn call(seed: u64) -> Vec<u8> {
     (0..TURNS).flat_map(|turn| turn_of(10 * seed + turn)).collect()

@@ -74,6 +74,11 @@ impl Site {
         self.serve_under(&[], more).await
     }
 
+    /// Starts one at given addresses.
+    pub(super) async fn serve_at(&self, grpc: &str, http: &str) -> Process {
+        self.serve(&["--grpc-address", grpc, "--http-address", http]).await
+    }
+
     /// Starts one by way of another command, such as one that gives it another user.
     pub(super) async fn serve_under(&self, command: &[&str], more: &[&str]) -> Process {
         let args: Vec<&str> =

@@ -13,12 +13,12 @@ impl Pen<'_> {
         occurrence: &Occurrence,
         sink: &str,
     ) -> Result<(), StoreError> {
-        let session_id = &occurrence.escalation.session_id;
+        let conversation = occurrence.escalation.conversation();
         let (state, problem) = if self.gone().await?.contains(sink) {
             let problem = "the endpoint has answered 410 before; replay once it is back";
             (DeliveryState::Dead, Some(problem.to_owned()))
         } else {
-            (self.place_in_line(sink, session_id).await?, None)
+            (self.place_in_line(sink, &conversation).await?, None)
         };
         let ended = (state == DeliveryState::Dead).then_some(self.now.0);
         sqlx::query(
@@ -27,7 +27,7 @@ impl Pen<'_> {
         )
         .bind(occurrence.sequence)
         .bind(sink.to_owned())
-        .bind(session_id.clone())
+        .bind(conversation)
         .bind(state.name())
         .bind(self.now.0)
         .bind(problem)
@@ -41,14 +41,14 @@ impl Pen<'_> {
     pub(super) async fn place_in_line(
         &mut self,
         sink: &str,
-        session_id: &str,
+        conversation: &str,
     ) -> Result<DeliveryState, StoreError> {
         let ahead = sqlx::query(
             "SELECT sequence FROM deliveries WHERE sink = $1 AND session_id = $2 \
              AND state IN ('waiting', 'due', 'leased') LIMIT 1",
         )
         .bind(sink.to_owned())
-        .bind(session_id.to_owned())
+        .bind(conversation.to_owned())
         .fetch_optional(&mut *self.transaction)
         .await?;
         Ok(if ahead.is_some() { DeliveryState::Waiting } else { DeliveryState::Due })
@@ -87,7 +87,7 @@ impl Pen<'_> {
             self.give_up(&finish.sink, problem).await?;
         }
         if state != DeliveryState::Due {
-            self.promote(&finish.sink, &finish.session_id).await?;
+            self.promote(&finish.sink, &finish.conversation).await?;
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Pen<'_> {
     }
 
     /// The earliest one that waits becomes due, unless another one is on its way.
-    async fn promote(&mut self, sink: &str, session_id: &str) -> Result<(), StoreError> {
+    async fn promote(&mut self, sink: &str, conversation: &str) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE deliveries SET state = 'due', next_at = $1 WHERE sink = $2 AND state = 'waiting' \
              AND sequence = (SELECT MIN(w.sequence) FROM deliveries w WHERE w.sink = $2 \
@@ -143,7 +143,7 @@ impl Pen<'_> {
         )
         .bind(self.now.0)
         .bind(sink.to_owned())
-        .bind(session_id.to_owned())
+        .bind(conversation.to_owned())
         .execute(&mut *self.transaction)
         .await?;
         Ok(())

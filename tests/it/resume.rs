@@ -1,0 +1,390 @@
+//! Streams that break off and go on: here, on another server, under another name, or not at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::Code;
+use undertone::config::StoreUrl;
+use undertone::wire::v1;
+use undertone::wire::v1::EscalationEventKind as Kind;
+use undertone::wire::v1::escalation_service_client::EscalationServiceClient;
+use undertone::wire::v1::stream_config::Policy;
+use undertone::wire::v1::stream_emotion_response::Message as Response;
+
+use crate::database::{Kind as Database, Place, on_both};
+use crate::resumer::{Heard, Speech, as_one_stream, talk};
+use crate::signal::{encode, speech};
+use crate::support::{
+    Answer, Client, PLAIN, Server, Talk, assert_error, assert_same, audio, channel, chunks, duration,
+    ms, seconds, stream, until,
+};
+
+on_both! {
+    a_drained_stream_goes_on_elsewhere_as_if_nothing_had_been,
+    a_stream_that_lost_its_connection_goes_on_elsewhere,
+    a_session_nobody_goes_on_with_has_ended,
+    an_acknowledgement_between_two_streams_is_told_in_the_second,
+}
+
+/// Says after a second without voice; one rule is cleared with the session, the other is left.
+const QUIET: &str = "
+schema: undertone.policy/v1
+name: quiet
+version: '1'
+description: For tests.
+budget: 100
+rules:
+  - name: quiet
+    title: Nobody speaks
+    severity: medium
+    when: {silence: {for: 1s}}
+    clear_after: 0s
+    cooldown: 0s
+    update_every: 2s
+    reason: 'no voice for {{ silence }} s'
+  - name: quieter
+    title: Still nobody
+    severity: low
+    when: {silence: {for: 1500ms}}
+    clear_after: 0s
+    cooldown: 0s
+    on_session_end: clear
+    reason: 'no voice for {{ silence }} s'
+";
+
+fn config() -> v1::StreamConfig {
+    v1::StreamConfig {
+        policy: Some(Policy::PolicyYaml(QUIET.to_owned())),
+        checkpoint_interval: duration(1.0),
+        session_id: "call".to_owned(),
+        ..PLAIN.config()
+    }
+}
+
+/// Speech and silence in turn, about 20 s.
+fn data() -> Vec<u8> {
+    let mut samples = Vec::new();
+    for seed in 0..4 {
+        samples.extend(speech(seed, 2.3, 16_000));
+        samples.extend(vec![0.0; 41_000]);
+    }
+    encode(&samples, PLAIN.encoding)
+}
+
+/// Replicas: they share the store and the keys.
+struct Replicas {
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+impl Replicas {
+    fn new(place: &Place) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = "a:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n";
+        std::fs::write(folder.path().join("keys"), key).unwrap();
+        Self { folder, url: place.url.clone() }
+    }
+
+    async fn serve(&self) -> Server {
+        self.serve_with(Duration::from_secs(120)).await
+    }
+
+    async fn serve_with(&self, window: Duration) -> Server {
+        Server::with(|settings| {
+            settings.escalation_store = StoreUrl(self.url.clone());
+            settings.resume_keys = self.folder.path().join("keys");
+            settings.resume_window = undertone::config::Span(window);
+            settings.watch_poll = ms(50);
+            settings.delivery_poll = ms(20);
+        })
+        .await
+    }
+}
+
+/// What one stream without a break hears.
+async fn uninterrupted() -> Answer {
+    let place = Place::new(Database::Sqlite).await;
+    let server = Replicas::new(&place).serve().await;
+    stream(&server.client().await, config(), chunks(&data(), 3_200)).await.fine()
+}
+
+fn assert_as_uninterrupted(what: &str, heard: &Answer, whole: &Answer) {
+    assert_same(what, &as_one_stream(heard), &as_one_stream(whole));
+}
+
+async fn escalations(address: std::net::SocketAddr) -> Vec<v1::Escalation> {
+    let mut service = EscalationServiceClient::new(channel(address).await);
+    let all = v1::ListEscalationsRequest::default();
+    service.list_escalations(all).await.unwrap().into_inner().escalations
+}
+
+async fn history(address: std::net::SocketAddr, id: &str) -> Vec<v1::EscalationEvent> {
+    let mut service = EscalationServiceClient::new(channel(address).await);
+    let request = v1::GetEscalationRequest { id: id.to_owned() };
+    service.get_escalation(request).await.unwrap().into_inner().history
+}
+
+/// Nothing is in the store twice, and nothing has ended that went on.
+async fn assert_store_is_as_heard(address: std::net::SocketAddr, heard: &Heard) {
+    let mut ids: Vec<&str> =
+        heard.answer.escalations().iter().map(|event| event.id.as_str()).collect();
+    ids.sort_unstable();
+    let mut stored = Vec::new();
+    for escalation in escalations(address).await {
+        stored.extend(history(address, &escalation.id).await.into_iter().map(|event| event.id));
+    }
+    stored.sort_unstable();
+    assert_eq!(ids, stored);
+}
+
+async fn a_drained_stream_goes_on_elsewhere_as_if_nothing_had_been(place: &Place) {
+    // SQLite has one server at a time: the second one starts when the first has ended.
+    let replicas = Arc::new(Replicas::new(place));
+    let first = replicas.serve().await;
+    let address = first.grpc;
+    let place = Arc::new(tokio::sync::Mutex::new(address));
+    let speech = Speech { config: config(), data: data(), chunk: 3_200, pace: Duration::from_millis(8) };
+    let moving = tokio::spawn({
+        let (replicas, place) = (replicas.clone(), place.clone());
+        async move {
+            let mut server = first;
+            for _ in 0..2 {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                let mut place = place.lock().await;
+                server.stop().await.unwrap();
+                server = replicas.serve().await;
+                *place = server.grpc;
+            }
+            server
+        }
+    });
+    let heard = talk(&speech, async || {
+        let address = *place.lock().await;
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        endpoint.connect().await.ok().map(Client::new)
+    })
+    .await
+    .unwrap();
+    let server = moving.await.unwrap();
+    assert!(heard.drains == 2 && heard.resumes >= 2, "{heard:?}");
+    assert_store_is_as_heard(server.grpc, &heard).await;
+    assert_as_uninterrupted("drained", &heard.answer, &uninterrupted().await);
+}
+
+async fn a_stream_that_lost_its_connection_goes_on_elsewhere(place: &Place) {
+    let replicas = Replicas::new(place);
+    let first = replicas.serve().await;
+    let data = data();
+    // In the middle of a silence, with both rules in force.
+    let (said, unsaid) = data.split_at(data.len() / 2 / 3_200 * 3_200);
+    let mut broken = Talk::open(&first.client().await, config()).await;
+    for request in chunks(said, 3_200) {
+        broken.say(request).await;
+    }
+    let mut heard = Vec::new();
+    let mut kept = 0;
+    let mut checkpoint = None;
+    while checkpoint.as_ref().is_none_or(|checkpoint: &v1::Checkpoint| {
+        seconds(checkpoint.point.unwrap().position) < 9.0
+    }) {
+        match broken.next().await.unwrap().unwrap() {
+            Response::Checkpoint(one) => {
+                checkpoint = Some(one);
+                kept = heard.len();
+            }
+            other => heard.push(other),
+        }
+    }
+    let checkpoint = checkpoint.unwrap();
+    let point = checkpoint.point.unwrap();
+    assert!(seconds(checkpoint.valid_for) > 100.0);
+    heard.truncate(kept);
+    drop(broken);
+    until("the session has gone", async || first.sessions().await.is_empty()).await;
+    let second = if place.kind == Database::Sqlite {
+        first.stop().await.unwrap();
+        replicas.serve().await
+    } else {
+        let second = replicas.serve().await;
+        drop(first);
+        second
+    };
+    let resumed = v1::StreamConfig {
+        resume_token: checkpoint.resume_token,
+        ..v1::StreamConfig::default()
+    };
+    let rest = [&said[point.audio_bytes as usize..], unsaid].concat();
+    let answer = stream(&second.client().await, resumed, chunks(&rest, 3_200)).await.fine();
+    assert_eq!(answer.started().session_id, "call");
+    assert_eq!(answer.started().resumed_from, Some(point));
+    assert_eq!(answer.started().policy.as_ref().unwrap().name, "quiet");
+    heard.extend(answer.responses);
+    let answer = Answer { responses: heard, status: None };
+    let heard = Heard { answer, breaks: 1, drains: 0, resumes: 1 };
+    assert_store_is_as_heard(second.grpc, &heard).await;
+    assert_as_uninterrupted("broken", &heard.answer, &uninterrupted().await);
+}
+
+async fn a_session_nobody_goes_on_with_has_ended(place: &Place) {
+    let server = Replicas::new(place).serve_with(Duration::from_secs(1)).await;
+    let mut talk = Talk::open(&server.client().await, config()).await;
+    for request in chunks(&encode(&vec![0.0; 40_000], PLAIN.encoding), 3_200) {
+        talk.say(request).await;
+    }
+    let mut raised = 0;
+    while raised < 2 {
+        let event = talk.next().await.unwrap().unwrap();
+        raised += usize::from(matches!(event, Response::Escalation(_)));
+    }
+    // As long as it is there it is alive, however long it says nothing.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let in_force = |all: &[v1::Escalation]| all.iter().filter(|e| e.session_ended_at.is_none()).count();
+    assert_eq!(in_force(&escalations(server.grpc).await), 2);
+    drop(talk);
+    until("both have ended", async || in_force(&escalations(server.grpc).await) == 0).await;
+    for escalation in escalations(server.grpc).await {
+        let history = history(server.grpc, &escalation.id).await;
+        let last = history.last().unwrap();
+        let ended =
+            if escalation.rule == "quieter" { Kind::Cleared } else { Kind::Updated };
+        assert_eq!(last.kind(), ended);
+        assert!(last.note.contains("nobody has gone on"), "{}", last.note);
+    }
+}
+
+async fn an_acknowledgement_between_two_streams_is_told_in_the_second(place: &Place) {
+    let server = Replicas::new(place).serve().await;
+    let mut talk = Talk::open(&server.client().await, config()).await;
+    for request in chunks(&encode(&vec![0.0; 80_000], PLAIN.encoding), 3_200) {
+        talk.say(request).await;
+    }
+    let mut checkpoint = None;
+    while checkpoint.as_ref().is_none_or(|checkpoint: &v1::Checkpoint| {
+        seconds(checkpoint.point.unwrap().position) < 3.0
+    }) {
+        if let Response::Checkpoint(one) = talk.next().await.unwrap().unwrap() {
+            checkpoint = Some(one);
+        }
+    }
+    drop(talk);
+    until("the session has gone", async || server.sessions().await.is_empty()).await;
+    let quiet = escalations(server.grpc).await.into_iter().find(|e| e.rule == "quiet").unwrap();
+    let mut service = EscalationServiceClient::new(channel(server.grpc).await);
+    let acknowledge = v1::AcknowledgeEscalationRequest {
+        id: quiet.id.clone(),
+        actor: "nurse".to_owned(),
+        note: String::new(),
+    };
+    service.acknowledge_escalation(acknowledge).await.unwrap();
+    let resumed = v1::StreamConfig {
+        resume_token: checkpoint.unwrap().resume_token,
+        ..config()
+    };
+    let mut again = Talk::open(&server.client().await, resumed).await;
+    let Response::Escalation(event) = again.next().await.unwrap().unwrap() else {
+        panic!("something else came first")
+    };
+    assert_eq!(event.kind(), Kind::Acknowledged);
+    assert_eq!((event.actor.as_str(), event.escalation.unwrap().id), ("nurse", quiet.id));
+}
+
+/// A stream, and its first checkpoint.
+async fn checkpointed(server: &Server, config: v1::StreamConfig) -> (Talk, v1::Checkpoint) {
+    let mut talk = Talk::open(&server.client().await, config).await;
+    talk.say(audio(encode(&speech(1, 1.5, 16_000), PLAIN.encoding))).await;
+    loop {
+        if let Response::Checkpoint(checkpoint) = talk.next().await.unwrap().unwrap() {
+            return (talk, checkpoint);
+        }
+    }
+}
+
+fn plain() -> v1::StreamConfig {
+    v1::StreamConfig { checkpoint_interval: duration(1.0), ..PLAIN.config() }
+}
+
+fn resumed(checkpoint: &v1::Checkpoint) -> v1::StreamConfig {
+    v1::StreamConfig {
+        resume_token: checkpoint.resume_token.clone(),
+        ..v1::StreamConfig::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_nobody_has_missed_yet_is_taken_over() {
+    let server = Server::start().await;
+    let (mut before, checkpoint) = checkpointed(&server, plain()).await;
+    let after = Talk::open(&server.client().await, resumed(&checkpoint)).await;
+    let error = before.next().await.unwrap_err();
+    assert_error(&error, Code::Aborted, "TAKEN_OVER", None);
+    assert_eq!(server.sessions().await.len(), 1);
+    after.close().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_gone_on_with_is_refused_with_the_remedy() {
+    let server = Server::start().await;
+    let (talk, checkpoint) = checkpointed(&server, plain()).await;
+    let field = Some("config.resume_token");
+    let ask = async |server: &Server, config| stream(&server.client().await, config, []).await;
+    let mut damaged = resumed(&checkpoint);
+    damaged.resume_token = {
+        let mut bytes = damaged.resume_token.to_vec();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        bytes.into()
+    };
+    let answer = ask(&server, damaged).await;
+    assert_error(answer.error(), Code::InvalidArgument, "RESUME_TOKEN_INVALID", field);
+    let nonsense = v1::StreamConfig { resume_token: vec![7; 500].into(), ..Default::default() };
+    let answer = ask(&server, nonsense).await;
+    assert_error(answer.error(), Code::InvalidArgument, "RESUME_TOKEN_INVALID", field);
+    // Another server has another key, unless both are told one.
+    let other = Server::start().await;
+    let answer = ask(&other, resumed(&checkpoint)).await;
+    assert_error(answer.error(), Code::FailedPrecondition, "RESUME_KEY_UNKNOWN", field);
+    let off = Server::with(|settings| settings.resume_window = ms(0)).await;
+    let answer = ask(&off, resumed(&checkpoint)).await;
+    assert_error(answer.error(), Code::FailedPrecondition, "NO_CHECKPOINTS", field);
+    let answer = ask(&off, plain()).await;
+    assert_error(answer.error(), Code::FailedPrecondition, "NO_CHECKPOINTS", None);
+    for changed in [
+        v1::StreamConfig { model: "tiny-window".to_owned(), ..resumed(&checkpoint) },
+        v1::StreamConfig { min_confidence: Some(0.9), ..plain() },
+    ] {
+        let config =
+            v1::StreamConfig { resume_token: checkpoint.resume_token.clone(), ..changed };
+        let answer = ask(&server, config).await;
+        assert_error(answer.error(), Code::InvalidArgument, "INVALID_REQUEST", Some("config"));
+    }
+    let named =
+        v1::StreamConfig { session_id: "another".to_owned(), ..resumed(&checkpoint) };
+    let answer = ask(&server, named).await;
+    let field = Some("config.session_id");
+    assert_error(answer.error(), Code::InvalidArgument, "INVALID_REQUEST", field);
+    // None of that has disturbed it.
+    talk.close().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_runs_out() {
+    let server = Server::with(|settings| settings.resume_window = ms(1_000)).await;
+    let (_talk, checkpoint) = checkpointed(&server, plain()).await;
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    let answer = stream(&server.client().await, resumed(&checkpoint), []).await;
+    let field = Some("config.resume_token");
+    assert_error(answer.error(), Code::FailedPrecondition, "RESUME_TOKEN_EXPIRED", field);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_without_checkpoints_is_heard_out_when_the_server_drains() {
+    let server = Server::start().await;
+    let mut talk = Talk::open(&server.client().await, PLAIN.config()).await;
+    talk.say(audio(encode(&speech(1, 2.0, 16_000), PLAIN.encoding))).await;
+    while !matches!(talk.next().await.unwrap().unwrap(), Response::Estimate(_)) {}
+    let stopped = tokio::spawn(server.stop());
+    let answer = talk.close().await.fine();
+    assert!(answer.draining()[0].checkpoint.is_none());
+    assert_eq!(answer.utterances().len(), 1, "the open utterance is ended and told");
+    stopped.await.unwrap().unwrap();
+}
