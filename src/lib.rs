@@ -51,9 +51,9 @@
 //! 3. Audio is never written and never logged.
 //! 4. Every queue has a bound. A client that does not read is not read from.
 //! 5. Bytes from a client never panic.
-//! 6. A stream that goes on from its state, wherever, gives what it would have given; see invariant 1.
-//! 7. Nobody is told of an occurrence before it is committed, but a stream's client while the store is
+//! 6. Nobody is told of an occurrence before it is committed, but a stream's client while the store is
 //!    down, who is told that it is not.
+//! 7. A stream that goes on from its state, wherever, gives what it would have given, as in 1.
 
 pub mod audio;
 pub mod commands;

@@ -327,8 +327,8 @@ fn run(
     let (lanes, room) = (input.len(), output.first().map_or(0, Vec::len));
     let input = SequentialSliceOfVecs::new(input, lanes, first + needed)
         .map_err(|error| error.to_string())?;
-    let mut output = SequentialSliceOfVecs::new_mut(output, lanes, room)
-        .map_err(|error| error.to_string())?;
+    let mut output =
+        SequentialSliceOfVecs::new_mut(output, lanes, room).map_err(|error| error.to_string())?;
     let place = Indexing { input_offset: first, ..Indexing::default() };
     resampler
         .process_into_buffer(&input, &mut output, Some(&place))

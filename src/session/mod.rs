@@ -19,8 +19,10 @@ pub mod clip;
 mod history;
 pub mod listener;
 pub mod registry;
+pub mod token;
 
 pub use actor::{Context, Escalating, Limits, Outcome, SessionError, Source, SourceError};
-pub use analysis::{Analysis, AnalysisError, Listening};
+pub use analysis::{Analysis, AnalysisError, AnalysisState, Listening, ResumeError};
 pub use listener::Listener;
 pub use registry::Registry;
+pub use token::{Keyring, KeyringError, TokenError};

@@ -91,9 +91,8 @@ impl Phase {
             _ => ahead,
         };
         let last = 2 * self.step + ahead;
-        let (one, other) = close_to(last / 2).find_map(|step| {
-            Some((exact_ratio(step)?, exact_ratio(last - step)?))
-        })?;
+        let (one, other) = close_to(last / 2)
+            .find_map(|step| Some((exact_ratio(step)?, exact_ratio(last - step)?)))?;
         let mut ratios = vec![self.ratio()?; usize::try_from(ordinary - 2).ok()?];
         ratios.extend([one, other]);
         let way = i128::from(SINC_BLOCK as i64)
