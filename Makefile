@@ -8,7 +8,7 @@ ARGS ?=
 UNDERTONE_CORPORA ?=
 export UNDERTONE_CORPORA
 
-.PHONY: help setup serve test test-servers test-rust test-python crash test-training test-finetune lint doc fuzz model bench clean
+.PHONY: help setup serve test test-servers test-rust test-python crash rolling test-training test-finetune lint doc fuzz model bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,8 @@ test-servers:
 		{ echo "PostgreSQL is missing: apt-get install postgresql" >&2; exit 1; }
 	@PATH="$$PATH:/usr/sbin" command -v nats-server >/dev/null || \
 		{ echo "nats-server is missing: apt-get install nats-server" >&2; exit 1; }
+	@PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || \
+		{ echo "haproxy is missing: apt-get install haproxy" >&2; exit 1; }
 
 test-rust: setup test-servers
 	$(CARGO) test
@@ -47,6 +49,12 @@ CRASHES ?= 100
 
 crash: setup test-servers ## Kill servers CRASHES times; check that every escalation arrives.
 	UNDERTONE_CRASHES=$(CRASHES) $(CARGO) test --test it crash:: -- --nocapture
+
+# Streams that are live while three replicas are restarted in turn.
+ROLLING ?= 300
+
+rolling: setup test-servers ## Restart three replicas in turn under ROLLING live streams behind HAProxy.
+	UNDERTONE_ROLLING=$(ROLLING) $(CARGO) test --test it crash::rolling -- --nocapture
 
 .venv-test/ready: tests/python/requirements.txt
 	$(PYTHON) -m venv .venv-test || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }

@@ -9,6 +9,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// One of the eight emotions of the four corpora.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Emotion {
@@ -116,8 +118,34 @@ impl FromStr for Emotion {
 
 /// Probabilities over the eight emotions: finite, not negative, summing to 1. An emotion that a model
 /// does not know has probability 0.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "[f32; EMOTIONS]", into = "[f32; EMOTIONS]")]
 pub struct Scores([f32; EMOTIONS]);
+
+/// How far from 1 the sum of probabilities may be that were saved: means of means round.
+const SUM_TOLERANCE: f32 = 1e-2;
+
+/// Numbers that are no probabilities over the emotions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("probabilities must be 0 to 1 and sum to 1")]
+pub struct NoProbabilities;
+
+impl TryFrom<[f32; EMOTIONS]> for Scores {
+    type Error = NoProbabilities;
+
+    fn try_from(scores: [f32; EMOTIONS]) -> Result<Self, NoProbabilities> {
+        let sum: f32 = scores.iter().sum();
+        let all = scores.iter().all(|score| (0.0..=1.0 + SUM_TOLERANCE).contains(score));
+        let fits = all && (sum - 1.0).abs() <= SUM_TOLERANCE;
+        fits.then_some(Self(scores)).ok_or(NoProbabilities)
+    }
+}
+
+impl From<Scores> for [f32; EMOTIONS] {
+    fn from(scores: Scores) -> Self {
+        scores.0
+    }
+}
 
 impl Scores {
     /// The softmax of `logits` over `labels`, computed about the largest logit so that it cannot

@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`units`] | units as types, the clock |
+//! | [`state`] | saved states: what all parts that can be saved share |
 //! | [`emotion`] | emotions, scores, valence and arousal |
 //! | [`identity`] | who calls, and what they may |
 //! | [`telemetry`] | every metric's name |
@@ -35,6 +36,8 @@
 //! - **lane**: a set of channels analysed as one voice.
 //! - **utterance**: speech between two pauses of at least the hang-over.
 //! - **session**: one stream, from its configuration to its summary.
+//! - **state**: all that a session carries from one chunk to the next, so that it can go on elsewhere.
+//! - **resume token**: a session's state in bytes, sealed, which its client carries.
 //! - **reading**: what a policy looks at, one per channel and step.
 //! - **policy**: rules over readings; each **rule** raises, updates and clears escalations.
 //! - **escalation**: a rule in force on a channel, from its onset on; kept and delivered.
@@ -50,6 +53,7 @@
 //! 5. Bytes from a client never panic.
 //! 6. Nobody is told of an occurrence before it is committed, but a stream's client while the store is
 //!    down, who is told that it is not.
+//! 7. A stream that goes on from its state, wherever, gives what it would have given, as in 1.
 
 pub mod audio;
 pub mod commands;
@@ -65,6 +69,7 @@ pub mod policy;
 pub mod report;
 pub mod server;
 pub mod session;
+pub mod state;
 pub mod telemetry;
 pub mod tracking;
 pub mod units;

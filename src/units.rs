@@ -8,6 +8,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The rate that all analysis runs at, in Hz.
 pub const MODEL_RATE_HZ: u32 = 16_000;
 /// Samples in a hop, at 16 kHz.
@@ -24,7 +26,8 @@ pub const MAX_RATE_HZ: u32 = 48_000;
 pub const MAX_CHANNELS: u8 = 8;
 
 /// A stream's sample rate, 8,000 to 48,000 Hz.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct SampleRate(u32);
 
 /// A value outside its range; the message names the value and the range.
@@ -72,7 +75,8 @@ impl SampleRate {
 }
 
 /// Interleaved channels of a stream, 1 to 8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct ChannelCount(u8);
 
 impl ChannelCount {
@@ -99,6 +103,34 @@ impl ChannelCount {
     /// The number as an index bound.
     pub fn get(self) -> usize {
         self.0.into()
+    }
+}
+
+impl TryFrom<u32> for SampleRate {
+    type Error = OutOfRange;
+
+    fn try_from(hz: u32) -> Result<Self, OutOfRange> {
+        Self::new(hz)
+    }
+}
+
+impl From<SampleRate> for u32 {
+    fn from(rate: SampleRate) -> Self {
+        rate.0
+    }
+}
+
+impl TryFrom<u32> for ChannelCount {
+    type Error = OutOfRange;
+
+    fn try_from(channels: u32) -> Result<Self, OutOfRange> {
+        Self::new(channels)
+    }
+}
+
+impl From<ChannelCount> for u32 {
+    fn from(channels: ChannelCount) -> Self {
+        channels.0.into()
     }
 }
 

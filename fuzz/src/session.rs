@@ -2,17 +2,19 @@
 //! panics where an invariant of `undertone::session` is broken.
 
 use std::collections::VecDeque;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use undertone::identity::Identity;
 use undertone::model::engine::{Engine, EngineSettings, RowShape, Runner};
 use undertone::model::runtime::{Batch, RuntimeError};
 use undertone::model::{Manifest, Model, Models};
-use undertone::session::{Context, Limits, Outcome, Registry, Source, SourceError, actor};
+use undertone::session::{
+    Context, Keyring, Limits, Outcome, Registry, Resuming, Source, SourceError, actor,
+};
 use undertone::wire::parse::Defaults;
 use undertone::wire::v1;
 use undertone::wire::v1::stream_emotion_request::Message as Request;
@@ -90,6 +92,14 @@ pub fn session_with(data: &[u8], models: &Models) {
     check(&responses, ended.as_ref().ok(), messages);
 }
 
+/// Checkpoints under a key of the process's own.
+static RESUMING: LazyLock<Resuming> = LazyLock::new(|| Resuming {
+    keys: watch::channel(Arc::new(Keyring::random().expect("random numbers"))).1,
+    window: Duration::from_secs(60),
+    min_interval: Duration::from_secs(1),
+    max_bytes: 1 << 20,
+});
+
 fn context(models: &Models, strict: bool) -> Context {
     Context {
         models: models.clone(),
@@ -106,7 +116,7 @@ fn context(models: &Models, strict: bool) -> Context {
         },
         registry: Registry::new(1),
         escalating: None,
-        resuming: None,
+        resuming: Some(RESUMING.clone()),
         draining: CancellationToken::new(),
     }
 }
@@ -294,5 +304,8 @@ fn config(bytes: &mut Bytes) -> v1::StreamConfig {
         min_speech: duration(bytes),
         min_confidence: (flags & 4 != 0).then(|| fraction(bytes)),
         policy: None,
+        checkpoint_interval: duration(bytes),
+        // Tokens have a target of their own.
+        resume_token: Vec::new().into(),
     }
 }

@@ -6,11 +6,15 @@
 //! three in a row are a plateau. The rail is the greatest code of the encoding, so that the rule is the
 //! same for G.711, where loud speech reaches the last code.
 
+use serde::{Deserialize, Serialize};
+
+use crate::state::Misfit;
+
 /// Consecutive samples at one rail that make a plateau.
 const PLATEAU_SAMPLES: u32 = 3;
 
 /// Clamps and counts on one channel; a plateau may cross blocks.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClipDetector {
     /// Which rail the run is at; 0 for none.
     rail: i8,
@@ -29,6 +33,14 @@ impl ClipDetector {
             return 0;
         }
         samples.iter_mut().map(|sample| self.step(sample, full_scale)).sum()
+    }
+
+    /// Whether a run can stand so, as a saved detector must.
+    pub(crate) fn check_saved(self) -> Result<(), Misfit> {
+        let fits = (-1..=1).contains(&self.rail)
+            && self.run <= PLATEAU_SAMPLES
+            && self.uncounted < PLATEAU_SAMPLES;
+        Misfit::unless(fits, "clip detector", "is in no state that there is")
     }
 
     fn step(&mut self, sample: &mut f32, full_scale: f32) -> u32 {

@@ -1,10 +1,12 @@
 //! What a stream says it sends.
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::{ChannelCount, HOP_SAMPLES, MODEL_RATE_HZ, SampleRate};
 
 /// How one sample is coded. Samples of several bytes are little endian, as on every transport that
 /// agents use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Encoding {
     /// Signed 16-bit integers; full scale is 32,768.
     Linear16,
@@ -41,7 +43,7 @@ impl Encoding {
 }
 
 /// The format of a stream: one encoding, one rate, interleaved channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AudioFormat {
     /// How a sample is coded.
     pub encoding: Encoding,

@@ -33,11 +33,14 @@
 //! # }
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use super::error::AudioError;
 use super::format::AudioFormat;
 use super::lanes::Lane;
-use super::line::{Hop, HopLine, Hops, Received};
+use super::line::{Hop, HopLine, Hops, LineState, Received};
 use super::pcm::EncodedFrames;
+use crate::state::Misfit;
 use crate::units::{MAX_CHANNELS, MODEL_RATE_HZ};
 
 /// Bytes of the largest frame: eight channels of four bytes.
@@ -51,6 +54,14 @@ pub struct Tail {
     /// Bytes of a frame that never became whole; they were dropped. Not 0 means that the client
     /// counts in another format than it declared, or was cut off.
     pub unfinished_bytes: usize,
+}
+
+/// What an [`Intake`] carries from one chunk to the next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IntakeState {
+    /// The beginning of a frame that a chunk split.
+    carry: Vec<u8>,
+    line: LineState,
 }
 
 /// One stream's way from bytes to hops.
@@ -149,6 +160,38 @@ impl Intake {
     /// full scale, and plateaus of at least three samples at full scale.
     pub fn take_clipped(&mut self, lane: usize) -> u64 {
         self.line.take_clipped(lane)
+    }
+
+    /// What must be kept for the stream to be gone on with elsewhere: between two pushes, when all hops have been
+    /// taken, and before [`finish`](Self::finish).
+    pub fn state(&self) -> IntakeState {
+        IntakeState {
+            carry: self.carry.iter().take(self.carried).copied().collect(),
+            line: self.line.state(),
+        }
+    }
+
+    /// Goes on, being new and of the same format and lanes, to the bit as the intake would have whose state it
+    /// was.
+    ///
+    /// # Errors
+    /// [`Misfit`], after which the intake is of no use.
+    pub fn restore(&mut self, state: &IntakeState) -> Result<(), Misfit> {
+        let split = state.carry.len() < self.format.bytes_per_frame();
+        Misfit::unless(split, "beginning of a frame", "is a whole frame")?;
+        self.carried = 0;
+        self.keep(&state.carry);
+        self.line.restore(&state.line)
+    }
+
+    /// Hops taken so far, of every lane.
+    pub fn hops(&self) -> u64 {
+        self.line.hops()
+    }
+
+    /// Bytes pushed so far.
+    pub fn bytes(&self) -> u64 {
+        self.received().frames * self.format.bytes_per_frame() as u64 + self.carried as u64
     }
 
     /// The format of the stream.

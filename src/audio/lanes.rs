@@ -5,11 +5,13 @@
 //! `{0}`; "each channel on its own" is a lane per channel; "mix" is one lane of all. A channel that is
 //! in no lane is stepped over without being decoded.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::AudioError;
 use crate::units::{ChannelCount, MAX_CHANNELS};
 
 /// A set of channels, whose mean is analysed as one voice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Lane(u8);
 
 impl Lane {

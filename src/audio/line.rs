@@ -3,11 +3,14 @@
 //! Streams and files both run through here, so that a file gives the bits that a stream of the same
 //! samples gives.
 
+use serde::{Deserialize, Serialize};
+
 use super::clipping::ClipDetector;
 use super::error::AudioError;
 use super::lanes::{self, Lane};
 use super::pcm::Frames;
 use super::resample::Resampler;
+use crate::state::{MAX_COUNT, Misfit, Numbers};
 use crate::units::{ChannelCount, HOP_SAMPLES, MAX_CHANNELS, MODEL_RATE_HZ, SamplePos};
 
 /// Frames decoded at once: one hop at 16 kHz. The scratch buffer is on the stack.
@@ -73,6 +76,23 @@ pub struct Received {
     pub frames: u64,
     /// The end of them on the 16 kHz line, rounded up: the first sample that they say nothing about.
     pub end: SamplePos,
+}
+
+/// The largest sample that is believed to be ready, of 1.0: see `resample`.
+const LOUDEST: f32 = 8.0;
+
+/// What a line carries from one chunk to the next, once all its hops have been taken. How far it is with its
+/// hops follows from the frames.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LineState {
+    pub(crate) frames: u64,
+    /// Of the channels that are in a lane.
+    detectors: Vec<ClipDetector>,
+    clipped: Vec<u64>,
+    /// Per lane, the resampler's last input; nothing at 16 kHz.
+    resampler: Vec<Numbers>,
+    /// Per lane, what is not yet a hop.
+    ready: Vec<Numbers>,
 }
 
 /// The way of all lanes of one stream or file.
@@ -294,6 +314,59 @@ impl HopLine {
 
     pub(crate) fn latency_frames(&self) -> usize {
         self.resampler.as_ref().map_or(0, Resampler::latency_frames)
+    }
+
+    /// What must be kept for the line to be gone on with. All hops must have been taken.
+    pub(crate) fn state(&self) -> LineState {
+        let used = self.used.channels();
+        let ready = |lane: &Vec<f32>| Numbers::of(lane.get(self.taken..).unwrap_or_default());
+        LineState {
+            frames: self.frames,
+            detectors: used.filter_map(|channel| self.detectors.get(channel).copied()).collect(),
+            clipped: self.clipped.to_vec(),
+            resampler: self.resampler.as_ref().map(Resampler::state).unwrap_or_default(),
+            ready: self.ready.iter().map(ready).collect(),
+        }
+    }
+
+    /// Goes on, being new, as the line would have whose state it was.
+    pub(crate) fn restore(&mut self, state: &LineState) -> Result<(), Misfit> {
+        Misfit::beyond(state.frames, MAX_COUNT, "count of frames")?;
+        let fits = state.detectors.len() == self.used.len()
+            && state.clipped.len() == self.clipped.len()
+            && state.ready.len() == self.ready.len();
+        Misfit::unless(fits, "line", "is of another number of lanes or channels")?;
+        for (channel, detector) in self.used.channels().zip(&state.detectors) {
+            detector.check_saved()?;
+            if let Some(slot) = self.detectors.get_mut(channel) {
+                *slot = *detector;
+            }
+        }
+        for (slot, clipped) in self.clipped.iter_mut().zip(&state.clipped) {
+            let most = state.frames.saturating_mul(MAX_CHANNELS.into());
+            Misfit::beyond(*clipped, most, "count of clipped samples")?;
+            *slot = *clipped;
+        }
+        let made = match &mut self.resampler {
+            Some(resampler) => resampler.restore(state.frames, &state.resampler)?,
+            None => {
+                let none = state.resampler.is_empty();
+                Misfit::unless(none, "line", "has a resampler that its rate does not need")?;
+                state.frames
+            }
+        };
+        let over = (made % HOP_SAMPLES as u64) as usize;
+        for (lane, saved) in self.ready.iter_mut().zip(&state.ready) {
+            lane.extend(saved.checked(over, LOUDEST, "samples before the next hop")?);
+        }
+        self.frames = state.frames;
+        self.next_hop = made / HOP_SAMPLES as u64;
+        Ok(())
+    }
+
+    /// Hops handed out.
+    pub(crate) fn hops(&self) -> u64 {
+        self.next_hop
     }
 
     /// Room for what `frames` will make, at once instead of by doubling.

@@ -40,6 +40,6 @@ mod synthesis;
 pub use container::{ClipHops, ClipReader};
 pub use error::{AudioError, ErrorKind};
 pub use format::{AudioFormat, Encoding};
-pub use intake::{Intake, Tail};
+pub use intake::{Intake, IntakeState, Tail};
 pub use lanes::Lane;
 pub use line::{Hop, Hops, Received};

@@ -74,6 +74,10 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Load a running server with real-time streams and measure it.
     Bench(bench::Args),
+    /// Print a new line for the file of keys that resume tokens are sealed with (`resume_keys`).
+    ///
+    /// Put it first in the file; leave the lines before until their tokens have expired.
+    ResumeKey,
     /// Print a completion script for a shell.
     ///
     /// For bash: `undertone completions bash > ~/.local/share/bash-completion/completions/undertone`
@@ -98,6 +102,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Features(args) => corpus::features(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::ResumeKey => resume_key(),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -130,6 +135,11 @@ fn is_bad_config(error: &anyhow::Error) -> bool {
                     | ServeError::Store(StoreError::Url(_))
             )
         )
+}
+
+fn resume_key() -> anyhow::Result<ExitCode> {
+    println!("{}", crate::session::token::new_key()?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(source: &Source) -> anyhow::Result<ExitCode> {

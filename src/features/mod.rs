@@ -45,11 +45,14 @@ mod reference;
 mod spectrum;
 pub mod voice;
 
+use crate::state::{Misfit, Numbers};
 use crate::units::{FRAME_SAMPLES, HOP_SAMPLES};
 use cosine::CosineTransform;
 use mel::MelFilterbank;
 pub use mel::band_of_hz;
 use pulp::{Arch, Simd, WithSimd};
+use serde::{Deserialize, Serialize};
+
 pub use reference::{CausalReference, DECAY_DB_PER_SECOND, LOWEST_REFERENCE_DB, RANGE_DB};
 use spectrum::{FrameSamples, PADDED_BINS, Spectrum, SpectrumScratch};
 
@@ -107,6 +110,18 @@ pub struct FeatureStream {
     hops: u64,
     reference: CausalReference,
 }
+
+/// What a [`FeatureStream`] carries from one hop to the next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeatureState {
+    /// The last hops, oldest first.
+    past: Numbers,
+    /// Level and age of the reference's peak.
+    peak: (f32, u32),
+}
+
+/// The largest sample and level that are believed of a saved state: full scale is 1, and reaches 35 dB.
+const MOST: f32 = 1e3;
 
 impl FrontEnd {
     /// Computes the tables and plans the transform; some milliseconds, once per process.
@@ -331,6 +346,36 @@ impl FeatureStream {
     /// Hops pushed so far.
     pub fn hops(&self) -> u64 {
         self.hops
+    }
+
+    /// What must be kept for the stream to be gone on with elsewhere, but for the number of its hops.
+    pub fn state(&self) -> FeatureState {
+        let kept = self.hops.min(PAST_HOPS as u64);
+        let mut past = Vec::with_capacity(PAST_HOPS * HOP_SAMPLES);
+        for hop in self.hops - kept..self.hops {
+            past.extend(self.past.iter().skip((hop % PAST_HOPS as u64) as usize).take(1).flatten());
+        }
+        FeatureState { past: Numbers::of(&past), peak: self.reference.peak() }
+    }
+
+    /// A stream that goes on, to the bit, as the one would have whose state it was after `hops` hops.
+    ///
+    /// # Errors
+    /// [`Misfit`].
+    pub fn resume(hops: u64, state: &FeatureState) -> Result<Self, Misfit> {
+        let kept = hops.min(PAST_HOPS as u64);
+        let samples = state.past.checked(kept as usize * HOP_SAMPLES, MOST, "last hops")?;
+        let (peak_db, age_hops) = state.peak;
+        Misfit::outside([&peak_db], &(LOWEST_REFERENCE_DB..=MOST), "reference level")?;
+        let mut stream =
+            Self { hops, reference: CausalReference::from_peak(peak_db, age_hops), ..Self::new() };
+        let (past, _) = samples.as_chunks::<HOP_SAMPLES>();
+        for (hop, samples) in (hops - kept..hops).zip(past) {
+            if let Some(slot) = stream.past.get_mut((hop % PAST_HOPS as u64) as usize) {
+                *slot = *samples;
+            }
+        }
+        Ok(stream)
     }
 
     /// The causal reference as it stands.

@@ -38,6 +38,9 @@
 )]
 
 use pulp::{Arch, Simd, WithSimd};
+use serde::{Deserialize, Serialize};
+
+use crate::state::Misfit;
 
 /// What a detector takes for digital silence, in dB of one mel band: what the rounding to 16 bits
 /// leaves behind lies below, at about -92 dB.
@@ -153,7 +156,7 @@ const fn matrix<const N: usize, const ROWS: usize>(mut at: usize) -> ([[f32; N];
 /// let silence = [-100.0; MEL_BANDS];
 /// assert!(detector.push(&silence) < 0.5);
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VoiceDetector {
     /// The trackers, once there was a frame to start them from.
     trackers: Option<Trackers>,
@@ -162,7 +165,7 @@ pub struct VoiceDetector {
 }
 
 /// What is remembered of the levels so far, in dB.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Trackers {
     /// Noise floor of each pool: rises slowly, falls at once.
     floor: [f32; POOLS],
@@ -208,6 +211,20 @@ impl VoiceDetector {
     /// its middle, in `[0, 1]`.
     pub fn push(&mut self, mel_db: &[f32; BANDS]) -> f32 {
         Arch::new().dispatch(Hearing { detector: self, mel_db })
+    }
+
+    /// Checks a detector that was saved: all of it is state.
+    ///
+    /// # Errors
+    /// [`Misfit`] if it is none that hearing could have made.
+    pub fn check_saved(&self) -> Result<(), Misfit> {
+        // A little more than there is, for rounding.
+        Misfit::outside(&self.state, &(-1.01..=1.01), "voice detector")?;
+        let Some(Trackers { floor, smooth, fast, slow, peak }) = &self.trackers else {
+            return Ok(());
+        };
+        let levels = floor.iter().chain(smooth).chain([fast, slow, peak]);
+        Misfit::outside(levels, &(QUIETEST_DB - 1.0..=LOUDEST_DB + 1.0), "voice detector")
     }
 
     #[inline(always)]

@@ -43,6 +43,7 @@ pub(super) fn policy(document: &Document) -> Result<Policy, Fault> {
     }
     let mut checker = Checker {
         policy: Policy {
+            text: String::new(),
             name: name(&document.name, "name")?,
             version: version(&document.version)?,
             description: sized(&document.description, "description", 2000)?,

@@ -42,7 +42,7 @@ pub use embedded::embedded;
 pub use fault::{PolicyError, Problem};
 pub use library::{Library, LibraryError, Reload, read_policy};
 pub use rules::{MAX_BYTES, Policy, Rule};
-pub use watcher::{InForce, Reading, Watcher};
+pub use watcher::{InForce, Reading, Watcher, WatcherState};
 
 #[cfg(test)]
 mod tests;

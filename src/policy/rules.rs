@@ -23,6 +23,8 @@ pub const MAX_BYTES: usize = 64 * 1024;
 /// A checked policy.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    /// What it was read from.
+    pub(super) text: String,
     pub(super) name: String,
     pub(super) version: String,
     pub(super) description: String,
@@ -51,12 +53,18 @@ impl Policy {
         }
         let checked = document::read(text).and_then(|document| check::policy(&document));
         let mut policy = checked.map_err(|fault| fault.within(text))?;
+        text.clone_into(&mut policy.text);
         let hash = Sha256::digest(text.as_bytes());
         policy.version.push('+');
         for byte in hash.iter().take(4) {
             let _ = write!(policy.version, "{byte:02x}");
         }
         Ok(policy)
+    }
+
+    /// The text that it was read from: parsed again, it makes the same policy.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Its name: a-z, 0-9 and hyphens.

@@ -154,6 +154,12 @@ impl Timeline {
         }
     }
 
+    /// The ticks that are kept, oldest first: with the moment to which the channel has been heard, all else
+    /// follows from them by [`advance`](Self::advance).
+    pub(super) fn ticks(&self) -> impl Iterator<Item = &Tick> {
+        self.ticks.iter()
+    }
+
     /// A window's sums; the numbers are those of [`Policy::windows`].
     pub(super) fn sums(&self, window: usize) -> Option<&Sums> {
         self.windows.get(window).map(|window| &window.content)

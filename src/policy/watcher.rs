@@ -12,8 +12,12 @@
 //! of a rule on a channel have the same. A raise that the budget swallows is counted once and then waits to
 //! be off like one in force, but nobody is told.
 
+mod saved;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::condition::{self, Truth};
 use super::decision::{Action, Decision, Evidence, Measurement, Severity};
@@ -24,6 +28,8 @@ use super::timeline::{Sums, Tick, Timeline};
 use crate::emotion::Emotion;
 use crate::tracking::Affect;
 use crate::units::{HOP_SAMPLES, MODEL_RATE_HZ, STEP_HOPS, SamplePos};
+
+pub use saved::WatcherState;
 
 /// What was heard on one channel in one step.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +107,7 @@ struct Channel {
 }
 
 /// Where a rule stands on a channel; all positions are samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     /// Since when `when` holds, and when the cooldown is over.
     Waiting { since: Option<u64>, quiet_until: u64 },

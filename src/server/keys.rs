@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,9 @@ use crate::config::{ConfigError, Environment, Settings};
 use crate::escalation::sinks::Secrets as _;
 use crate::session::Resuming;
 use crate::session::token::Keyring;
+
+/// SHA-256.
+type Digest = [u8; 32];
 
 /// Time between two looks whether the file has changed.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -26,19 +30,22 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub fn keyring(settings: &Settings) -> Result<Keyring, ServeError> {
     let path = &settings.resume_keys;
     if path.as_os_str().is_empty() {
-        return Ok(Keyring::random());
+        return Ok(Keyring::random()?);
     }
-    Ok(read(path)?)
+    Ok(read(path)?.0)
 }
 
-fn read(path: &Path) -> Result<Keyring, ConfigError> {
+/// The keys, and by what they are told from others: their own text is not kept.
+fn read(path: &Path) -> Result<(Keyring, Digest), ConfigError> {
     let text = Environment
         .file(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    Keyring::parse(&text).map_err(|error| ConfigError::Value {
+    let digest = Sha256::digest(text.as_bytes()).into();
+    let ring = Keyring::parse(&text).map_err(|error| ConfigError::Value {
         key: "resume_keys",
         problem: format!("{}: {error}", path.display()),
-    })
+    })?;
+    Ok((ring, digest))
 }
 
 /// How sessions are gone on with, and the sender of new keys; `None` if they are not.
@@ -70,14 +77,17 @@ pub(super) async fn reload(
         return;
     }
     let mut problem = String::new();
+    let mut digest = None;
     // Cut off while it waits: a look at the file blocks and ends.
     while stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
         let file = path.clone();
         match tokio::task::spawn_blocking(move || read(&file)).await {
-            Ok(Ok(ring)) => {
+            Ok(Ok((ring, now))) => {
                 problem.clear();
-                if **sender.borrow() != ring {
-                    tracing::info!(keys = ring.names(), "resume keys in force");
+                // The first look only learns what was read at the start.
+                if digest.replace(now).is_some_and(|before| before != now) {
+                    let ids: Vec<&str> = ring.ids().collect();
+                    tracing::info!(keys = ids.join(", "), "resume keys in force");
                     sender.send_replace(Arc::new(ring));
                 }
             }

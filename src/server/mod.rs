@@ -27,7 +27,7 @@ use crate::escalation::{Health, Location, Recorder, Store, StoreError, Task};
 use crate::identity::Identity;
 use crate::model::{EngineError, Models};
 use crate::policy::{Library, LibraryError};
-use crate::session::{Context, Escalating, Limits, Registry};
+use crate::session::{Context, Escalating, Limits, Registry, TokenError};
 use crate::telemetry::metrics;
 use crate::wire::DESCRIPTORS;
 use crate::wire::v1::emotion_service_server::EmotionServiceServer;
@@ -84,6 +84,9 @@ pub enum ServeError {
     /// The store cannot be used.
     #[error("escalation_store: {0}")]
     Store(#[from] StoreError),
+    /// There are no random numbers for a key.
+    #[error("resume_keys: {0}")]
+    Keys(#[from] TokenError),
     /// Reflection cannot be built.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),

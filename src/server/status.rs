@@ -122,12 +122,12 @@ fn of_resume(error: &ResumeError) -> Status {
         ResumeError::Token(TokenError::OtherVersion { .. }) => {
             (Code::FailedPrecondition, "RESUME_TOKEN_VERSION")
         }
-        ResumeError::Token(TokenError::NotAToken | TokenError::Refused) => {
-            (Code::InvalidArgument, "RESUME_TOKEN_INVALID")
-        }
-        ResumeError::Token(_) => (Code::Internal, "RESUME_INTERNAL"),
+        ResumeError::Token(
+            TokenError::NoToken | TokenError::Refused | TokenError::TooLarge { .. },
+        ) => (Code::InvalidArgument, "RESUME_TOKEN_INVALID"),
+        ResumeError::Token(TokenError::Random) => (Code::Internal, "NO_RANDOM_NUMBERS"),
         ResumeError::Content(_) => (Code::FailedPrecondition, "RESUME_TOKEN_VERSION"),
-        ResumeError::Model { .. } => (Code::FailedPrecondition, "RESUME_MODEL_CHANGED"),
+        ResumeError::Model(_) => (Code::FailedPrecondition, "RESUME_MODEL_CHANGED"),
         ResumeError::Off => (Code::FailedPrecondition, "NO_CHECKPOINTS"),
     };
     field(code, error.to_string(), reason, "config.resume_token")

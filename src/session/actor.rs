@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::alarm::{Alarm, MAILBOX, News, Told};
-use super::analysis::{Analysis, AnalysisError};
-use super::checkpoint::{ModelName, Progress, ResumeError, Resuming, Saved, SavedPolicy};
+use super::analysis::{self, Analysis, AnalysisError};
+use super::checkpoint::{Progress, ResumeError, Resuming, Saved, SavedPolicy};
 use super::registry::{Entrance, Guard, Refused, Registry, SessionKey};
 use crate::emotion::Emotion;
 use crate::escalation::{Kind, Occurrence, Origin, Recorder};
@@ -296,10 +296,13 @@ impl<'a> Opening<'a> {
         caller: &'a Arc<Identity>,
         mut asked: Asked,
     ) -> Result<Self, SessionError> {
-        let model = find_model(&context.models, &asked.settings.model)?;
+        let model = match &asked.saved {
+            Some(saved) => saved_model(&context.models, saved.analysis.model())?,
+            None => find_model(&context.models, &asked.settings.model)?,
+        };
         let id = asked.settings.session_id.clone().unwrap_or_else(new_session_id);
         let policy = match &asked.saved {
-            Some(saved) => saved_policy(context, saved, &model)?,
+            Some(saved) => saved_policy(context, saved)?,
             None => find_policy(context, &asked.settings.policy, &model)?,
         };
         asked.settings.analysis.readings = policy.is_some();
@@ -336,8 +339,7 @@ impl<'a> Opening<'a> {
                 (analysis, Progress::default(), None)
             }
             Some(Saved { analysis, progress, policy, .. }) => {
-                let analysis = Analysis::resume(model.clone(), analysis)
-                    .map_err(|error| ResumeError::Content(error.to_string()))?;
+                let analysis = Analysis::resume(model.clone(), &analysis).map_err(of_resume)?;
                 started.resumed_from = Some(resume_point(&progress, analysis.position()));
                 (analysis, progress, policy.map(|saved| (saved.watcher, saved.alarm)))
             }
@@ -462,27 +464,37 @@ fn resumed_config(
     }
     config.session_id.clone_from(&saved.session_id);
     let mut settings = stream_config(&config, &context.defaults).map_err(SessionError::Invalid)?;
-    // The default of this server may be another one.
-    settings.model.clone_from(&saved.model.name);
+    // The defaults of this server may be others.
+    settings.analysis = saved.analysis.settings().clone();
     Ok(Asked { config, settings, saved: Some(saved) })
 }
 
-/// The policy that a saved session has, and whether its model is the one here.
+fn saved_model(models: &Models, name: &str) -> Result<Arc<Model>, ResumeError> {
+    models.get(name).cloned().ok_or_else(|| {
+        let known = models.names();
+        ResumeError::Model(format!("there is no model {name:?} here; loaded are {known}"))
+    })
+}
+
+/// The policy that a saved session has.
 fn saved_policy<'a>(
     context: &'a Context,
     saved: &Saved,
-    model: &Model,
 ) -> Result<Option<(Arc<Policy>, &'a Escalating)>, SessionError> {
-    let here = ModelName::of(&model.manifest);
-    if here != saved.model {
-        let name = |model: &ModelName| format!("{} {}", model.name, model.version);
-        return Err(ResumeError::Model { wanted: name(&saved.model), here: name(&here) }.into());
-    }
     let Some(policy) = &saved.policy else {
         return Ok(None);
     };
     let escalating = context.escalating.as_ref().ok_or(SessionError::NoStore)?;
     Ok(Some((policy.policy()?, escalating)))
+}
+
+fn of_resume(error: analysis::ResumeError) -> ResumeError {
+    match error {
+        other @ analysis::ResumeError::OtherModel { .. } => ResumeError::Model(other.to_string()),
+        error @ (analysis::ResumeError::Audio(_) | analysis::ResumeError::Misfit(_)) => {
+            ResumeError::Content(error.to_string())
+        }
+    }
 }
 
 fn resume_point(progress: &Progress, position: SamplePos) -> v1::ResumePoint {
@@ -915,7 +927,6 @@ impl Session<'_> {
         let saved = Saved {
             config: config.clone(),
             session_id: self.id.clone(),
-            model: ModelName::of(&self.model.manifest),
             progress: self.progress,
             analysis: self.analysis.state(),
             policy,

@@ -17,8 +17,9 @@ use crate::escalation::{
 };
 use crate::identity::Identity;
 use crate::policy::{
-    Action, Decision, Policy, Reading, ResumeError, Severity, Watcher, WatcherState,
+    Action, Decision, Policy, Reading, Severity, Watcher, WatcherState,
 };
+use crate::state::Misfit;
 use crate::telemetry::metrics;
 use crate::units::SamplePos;
 use crate::wire::event::{Warning, WarningReason};
@@ -113,15 +114,15 @@ impl Alarm {
     /// Goes on where another stream of the session was.
     ///
     /// # Errors
-    /// [`ResumeError`] if `watcher` is no state of the policy.
+    /// [`Misfit`] if `watcher` is no state of the policy.
     pub(super) fn resume(
         policy: Arc<Policy>,
         (watcher, state): (WatcherState, AlarmState),
         origin: Origin,
         recorder: Recorder,
         mailbox: mpsc::Receiver<Occurrence>,
-    ) -> Result<Self, ResumeError> {
-        let watcher = Watcher::resume(policy.clone(), watcher)?;
+    ) -> Result<Self, Misfit> {
+        let watcher = Watcher::resume(policy.clone(), &watcher)?;
         let mut alarm = Self {
             open: state.open,
             acknowledged: state.acknowledged.into_iter().collect(),

@@ -4,6 +4,8 @@
 //! Requests to the engine are awaited where they arise: a stream has one under way at a time, the next
 //! slice is not looked at before, and a client that sends faster is held up by flow control.
 
+mod saved;
+
 use std::sync::Arc;
 
 use super::listener::Listener;
@@ -13,6 +15,8 @@ use crate::model::{EngineError, Model};
 use crate::units::{HOP_SAMPLES, MODEL_RATE_HZ, SamplePos, duration_to_hops};
 use crate::wire::event::{ChannelSummary, Event, Warning, WarningReason};
 use crate::wire::parse::AnalysisSettings;
+
+pub use saved::{AnalysisState, ResumeError};
 
 /// Hops of a chunk that are taken in at once: what a slice makes waits as samples, so slices bound
 /// memory.
@@ -154,6 +158,8 @@ async fn run_requests(model: &Model, listener: &mut Listener) -> Result<(), Engi
 /// A stream of raw audio, analysed.
 pub struct Analysis {
     format: AudioFormat,
+    settings: AnalysisSettings,
+    no_speech: std::time::Duration,
     intake: Intake,
     listening: Listening,
     /// Bytes received.
@@ -183,6 +189,8 @@ impl Analysis {
     ) -> Result<Self, AudioError> {
         Ok(Self {
             format,
+            settings: settings.clone(),
+            no_speech,
             intake: Intake::new(format, lanes)?,
             listening: Listening::new(model, lanes, settings, no_speech),
             bytes: 0,

@@ -8,8 +8,25 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Input, Row};
-use crate::units::STEP_HOPS;
+use crate::state::{Misfit, Numbers};
+use crate::units::{HOP_SAMPLES, STEP_HOPS};
+
+/// The largest input that is believed of a saved state: see `history`.
+const MOST_INPUT: f32 = 1e6;
+
+/// What an [`Assembler`] carries from one hop to the next within an utterance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AssemblerState {
+    /// Vectors in the step or since the last window.
+    vectors: usize,
+    /// The begun step, or the window.
+    heard: Numbers,
+    /// The model's.
+    state: Vec<f32>,
+}
 
 /// One utterance's way into the model.
 #[derive(Debug, Clone)]
@@ -74,6 +91,53 @@ impl Assembler {
                 stride_hops - self.vectors
             }
         }
+    }
+
+    /// What must be kept for the utterance to be gone on with; `None` if the row is under way or lost.
+    pub(crate) fn state(&self) -> Option<AssemblerState> {
+        let row = self.row.as_ref()?;
+        let heard = match self.input {
+            Input::Step { .. } => Numbers::of(&row.input),
+            Input::MfccWindow { .. } | Input::WaveformWindow { .. } => {
+                Numbers::of(&self.window.iter().copied().collect::<Vec<_>>())
+            }
+        };
+        Some(AssemblerState { vectors: self.vectors, heard, state: row.state.clone() })
+    }
+
+    /// Goes on, being new, within the utterance whose state it was.
+    pub(crate) fn restore(&mut self, state: &AssemblerState) -> Result<(), Misfit> {
+        const PART: &str = "begun input of the model";
+        let (width, due) = match self.input {
+            Input::Step { coefficients } => (coefficients, STEP_HOPS),
+            Input::MfccWindow { coefficients, stride_hops, .. } => (coefficients, stride_hops),
+            Input::WaveformWindow { stride_hops, .. } => (HOP_SAMPLES, stride_hops),
+        };
+        Misfit::unless(state.vectors < due, PART, "should have been run")?;
+        let heard = state.heard.len();
+        let fits = match self.input {
+            Input::Step { .. } => heard == state.vectors * width,
+            Input::MfccWindow { .. } | Input::WaveformWindow { .. } => {
+                let most = self.input.len();
+                heard == most || (heard < most && heard % width == 0)
+            }
+        };
+        Misfit::unless(fits, PART, "has another length than the model gives it")?;
+        let fits = state.state.len() == self.state_len;
+        Misfit::unless(fits, "model state", "has another length than the model's")?;
+        Misfit::outside(&state.state, &(f32::MIN..=f32::MAX), "model state")?;
+        let heard = state.heard.checked(heard, MOST_INPUT, PART)?;
+        self.begin();
+        self.vectors = state.vectors;
+        if let (Some(row), Input::Step { .. }) = (&mut self.row, self.input) {
+            row.input = heard;
+        } else {
+            self.window.extend(heard);
+        }
+        if let Some(row) = &mut self.row {
+            row.state.clone_from(&state.state);
+        }
+        Ok(())
     }
 
     /// The row to run. It must come back by [`Self::take_back`].

@@ -20,7 +20,6 @@ use super::analysis::AnalysisState;
 use super::token::{Keyring, TokenError};
 use crate::escalation::Timestamp;
 use crate::identity::Identity;
-use crate::model::Manifest;
 use crate::policy::{Policy, WatcherState};
 
 /// How sessions are gone on with.
@@ -34,24 +33,6 @@ pub struct Resuming {
     pub min_interval: Duration,
     /// Largest token, bytes.
     pub max_bytes: usize,
-}
-
-/// A model, exactly.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ModelName {
-    pub(super) name: String,
-    pub(super) version: String,
-    sha256: String,
-}
-
-impl ModelName {
-    pub(super) fn of(manifest: &Manifest) -> Self {
-        Self {
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-            sha256: manifest.sha256.clone(),
-        }
-    }
 }
 
 /// How far a stream has come.
@@ -81,7 +62,6 @@ pub(super) struct Saved {
     /// The configuration that the client sent, encoded.
     pub(super) config: Vec<u8>,
     pub(super) session_id: String,
-    pub(super) model: ModelName,
     pub(super) progress: Progress,
     pub(super) analysis: AnalysisState,
     pub(super) policy: Option<SavedPolicy>,
@@ -97,16 +77,8 @@ pub enum ResumeError {
     #[error("config.resume_token: it does not fit this server ({0}); open a new stream without it")]
     Content(String),
     /// The model is not here, or not the same.
-    #[error(
-        "config.resume_token: the session was heard by {wanted}, and this server has {here}; open a \
-         new stream without it"
-    )]
-    Model {
-        /// The model it began with.
-        wanted: String,
-        /// What there is of that name.
-        here: String,
-    },
+    #[error("config.resume_token: {0}; open a new stream without it")]
+    Model(String),
     /// The server gives no checkpoints.
     #[error("config.resume_token: this server goes on with no streams (resume_window is 0s)")]
     Off,
@@ -117,10 +89,8 @@ impl Resuming {
     pub(super) fn seal(&self, identity: &Identity, saved: &Saved) -> Option<Bytes> {
         // Writing to memory, of types that postcard knows, cannot fail.
         let content = postcard::to_stdvec(saved).ok()?;
-        let until = Timestamp::now().after(self.window).unix_seconds();
         let keys = self.keys.borrow().clone();
-        let token = keys.seal(&context(identity), &content, until).ok()?;
-        (token.len() <= self.max_bytes).then_some(token)
+        keys.seal(&context(identity), &content, now() + self.window.as_secs(), self.max_bytes).ok()
     }
 
     /// Opens what was sealed for `identity`.
@@ -128,16 +98,15 @@ impl Resuming {
     /// # Errors
     /// [`ResumeError`].
     pub(super) fn open(&self, identity: &Identity, token: &[u8]) -> Result<Saved, ResumeError> {
-        if token.len() > self.max_bytes {
-            let (actual, limit) = (token.len(), self.max_bytes);
-            let problem = format!("it has {actual} bytes, at most {limit} are taken");
-            return Err(ResumeError::Content(problem));
-        }
-        let now = Timestamp::now().unix_seconds();
         let keys = self.keys.borrow().clone();
-        let content = keys.open(&context(identity), token, now)?;
+        let content = keys.open(&context(identity), token, now(), self.max_bytes)?;
         postcard::from_bytes(&content).map_err(|error| ResumeError::Content(error.to_string()))
     }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    u64::try_from(Timestamp::now().unix_seconds()).unwrap_or_default()
 }
 
 /// Whom a token is for. No name of a tenant has a line break.

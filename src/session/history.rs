@@ -1,5 +1,11 @@
 //! What one lane heard lately, so that an utterance can be replayed to the model from before its onset.
 
+use crate::state::{Misfit, Numbers};
+
+/// The largest number of a vector that is believed: coefficients of levels between -80 and 0 dB stay below a
+/// thousand, samples below one.
+const MOST: f32 = 1e6;
+
 /// The last vectors of one width, addressed by the number of their hop.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
@@ -31,6 +37,30 @@ impl History {
         }
         let start = (index % self.capacity) as usize * self.width;
         self.values.get(start..start + self.width)
+    }
+
+    /// Number behind the newest vector.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The vectors from number `from` on, to be saved.
+    pub(crate) fn state(&self, from: u64) -> Numbers {
+        let vectors = (from.max(self.first())..self.end).filter_map(|index| self.get(index));
+        Numbers::of(&vectors.flatten().copied().collect::<Vec<_>>())
+    }
+
+    /// Takes over, being new, the vectors from number `from` to before `end`. Older ones are not there, and must
+    /// not be asked for.
+    pub(crate) fn restore(&mut self, from: u64, end: u64, state: &Numbers) -> Result<(), Misfit> {
+        let count = end.saturating_sub(from);
+        Misfit::unless(count <= self.capacity, "past features", "reach back too far")?;
+        let values = state.checked(count as usize * self.width, MOST, "past features")?;
+        self.end = end - count;
+        for vector in values.chunks(self.width) {
+            self.push().copy_from_slice(vector);
+        }
+        Ok(())
     }
 
     /// Number of the oldest vector that is still there.

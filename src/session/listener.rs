@@ -10,9 +10,13 @@
 //! the model took. Frame `i` is numbered like its first hop; its middle, `256 i + 512`, is the moment
 //! that its voice activity is about.
 
+mod saved;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
+
+use serde::{Deserialize, Serialize};
 
 use super::assembler::Assembler;
 use super::history::History;
@@ -26,6 +30,8 @@ use crate::units::{FRAME_SAMPLES, HOP_SAMPLES, STEP_HOPS, SamplePos, duration_to
 use crate::wire::event::{ChannelSummary, Estimate, Event, Utterance};
 use crate::wire::parse::AnalysisSettings;
 
+pub use saved::ListenerState;
+
 /// Hops of a frame before the one that completes it.
 const PAST_HOPS: u64 = (FRAME_SAMPLES / HOP_SAMPLES) as u64 - 1;
 
@@ -38,7 +44,7 @@ thread_local! {
 }
 
 /// The utterance that is open.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Open {
     /// First frame with voice.
     onset: u64,
@@ -57,7 +63,7 @@ struct Heard {
 }
 
 /// What was heard since the last estimate.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Interval {
     hops: u32,
     voiced: u32,

@@ -25,7 +25,8 @@ pub mod registry;
 pub mod token;
 
 pub use actor::{Context, Escalating, Limits, Outcome, SessionError, Source, SourceError};
+pub use analysis::{Analysis, AnalysisError, AnalysisState, Listening};
 pub use checkpoint::{ResumeError, Resuming};
-pub use analysis::{Analysis, AnalysisError, Listening};
 pub use listener::Listener;
 pub use registry::Registry;
+pub use token::{Keyring, KeyringError, TokenError};

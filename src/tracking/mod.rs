@@ -7,5 +7,7 @@
 pub mod segmenter;
 pub mod tracker;
 
-pub use segmenter::{Segment, Segmenter, SegmenterSettings};
-pub use tracker::{Abstain, Affect, DimensionSource, Judgement, Tracker, TrackerSettings};
+pub use segmenter::{Segment, Segmenter, SegmenterSettings, SegmenterState};
+pub use tracker::{
+    Abstain, Affect, DimensionSource, Judgement, Tracker, TrackerSettings, TrackerState,
+};

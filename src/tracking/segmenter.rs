@@ -5,8 +5,12 @@
 //! it has been below `off` for `hang_over` hops. The hops between the thresholds belong to whatever is
 //! going on: that is the hysteresis.
 
+use serde::{Deserialize, Serialize};
+
+use crate::state::Misfit;
+
 /// When an utterance begins and ends.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SegmenterSettings {
     /// Probability from which voice begins, 0 to 1.
     pub on: f32,
@@ -33,7 +37,11 @@ pub enum Segment {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a [`Segmenter`] carries from one hop to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmenterState(Phase);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     Silence,
     /// Voice since `onset`, not long enough yet.
@@ -57,6 +65,36 @@ impl Segmenter {
     /// In silence.
     pub fn new(settings: SegmenterSettings) -> Self {
         Self { settings, phase: Phase::Silence }
+    }
+
+    /// What must be kept for it to be gone on with.
+    pub fn state(&self) -> SegmenterState {
+        SegmenterState(self.phase)
+    }
+
+    /// Goes on where the segmenter stood whose state it was when `hops` hops had been pushed.
+    ///
+    /// # Errors
+    /// [`Misfit`] if none with these settings can have stood there.
+    pub fn restore(&mut self, hops: u64, state: SegmenterState) -> Result<(), Misfit> {
+        let fits = match state.0 {
+            Phase::Silence => true,
+            Phase::Rising { onset } => onset < hops && hops - onset < self.settings.min_speech_hops,
+            Phase::Speech { last_voice } => {
+                last_voice < hops && hops - last_voice <= self.settings.hang_over_hops
+            }
+        };
+        Misfit::unless(fits, "segmenter", "does not fit its settings and the stream's length")?;
+        self.phase = state.0;
+        Ok(())
+    }
+
+    /// First hop with voice, if there is some but not enough for an utterance yet.
+    pub fn rising(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Rising { onset } => Some(onset),
+            Phase::Silence | Phase::Speech { .. } => None,
+        }
     }
 
     /// Takes the probability of voice of hop number `hop`. Hops come in order, one by one.

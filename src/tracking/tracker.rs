@@ -6,11 +6,14 @@
 //! utterance over into a new one, whose first steps know little: it fades with every step,
 //! `carry^steps`, so that the estimate moves instead of jumping.
 
+use serde::{Deserialize, Serialize};
+
 use crate::emotion::{Emotion, Scores};
 use crate::model::{Dimension, Manifest, Output};
+use crate::state::Misfit;
 
 /// How estimates are made.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TrackerSettings {
     /// Hops of speech in an utterance before an estimate stops abstaining.
     pub min_speech_hops: u64,
@@ -117,6 +120,41 @@ pub struct Judgement {
     pub abstains: Option<Abstain>,
 }
 
+/// An [`Affect`] without what follows from the rest of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Kernel {
+    Scores(Scores),
+    Dimensions { valence: f32, arousal: f32 },
+}
+
+impl Kernel {
+    fn of(affect: &Affect) -> Self {
+        let dimensions = || Self::Dimensions { valence: affect.valence, arousal: affect.arousal };
+        affect.scores.map_or_else(dimensions, Self::Scores)
+    }
+
+    fn affect(self, manifest: &Manifest) -> Result<Affect, Misfit> {
+        let of_emotions = matches!(manifest.output, Output::Logits(_));
+        let fits = of_emotions == matches!(self, Self::Scores(_));
+        Misfit::unless(fits, "estimate", "is of another kind of model")?;
+        match self {
+            Self::Scores(scores) => Ok(Affect::from_scores(scores)),
+            Self::Dimensions { valence, arousal } => {
+                Misfit::outside([&valence, &arousal], &(-1.0..=1.0), "estimate")?;
+                Ok(Affect::from_dimensions(valence, arousal))
+            }
+        }
+    }
+}
+
+/// What a [`Tracker`] carries from one step to the next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrackerState {
+    current: Option<Kernel>,
+    carried: Option<(Kernel, f32)>,
+    summary: Option<(Kernel, u64)>,
+}
+
 /// One lane's tracker.
 #[derive(Debug, Clone)]
 pub struct Tracker {
@@ -133,6 +171,43 @@ impl Tracker {
     /// Before any speech.
     pub fn new(settings: TrackerSettings) -> Self {
         Self { settings, current: None, carried: None, summary: None }
+    }
+
+    /// What must be kept for it to be gone on with.
+    pub fn state(&self) -> TrackerState {
+        TrackerState {
+            current: self.current.as_ref().map(Kernel::of),
+            carried: self.carried.as_ref().map(|(affect, weight)| (Kernel::of(affect), *weight)),
+            summary: self.summary.as_ref().map(|(affect, hops)| (Kernel::of(affect), *hops)),
+        }
+    }
+
+    /// Goes on, to the bit, where the tracker stood whose state it was, in a stream of `hops` hops.
+    ///
+    /// # Errors
+    /// [`Misfit`] if it is of another kind of model, or is none that there can be.
+    pub fn restore(
+        &mut self,
+        manifest: &Manifest,
+        hops: u64,
+        state: &TrackerState,
+    ) -> Result<(), Misfit> {
+        self.current = state.current.map(|kernel| kernel.affect(manifest)).transpose()?;
+        self.carried = match state.carried {
+            Some((kernel, weight)) => {
+                Misfit::outside([&weight], &(0.0..=1.0), "weight of the estimate before")?;
+                Some((kernel.affect(manifest)?, weight))
+            }
+            None => None,
+        };
+        self.summary = match state.summary {
+            Some((kernel, speech_hops)) => {
+                Misfit::beyond(speech_hops, hops, "summary")?;
+                Some((kernel.affect(manifest)?, speech_hops))
+            }
+            None => None,
+        };
+        Ok(())
     }
 
     /// A new utterance begins.

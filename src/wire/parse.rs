@@ -5,6 +5,8 @@ mod escalations;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::v1;
 use crate::audio::{AudioFormat, Encoding, Lane};
 use crate::tracking::{SegmenterSettings, TrackerSettings};
@@ -74,7 +76,7 @@ pub struct Violation {
 }
 
 /// How a stream or a clip is analysed, all values filled in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnalysisSettings {
     /// Time between two estimates; `None` for no rolling estimates.
     pub estimate_interval: Option<Duration>,

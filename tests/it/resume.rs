@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tonic::Code;
 use undertone::config::StoreUrl;
 use undertone::wire::v1;
@@ -11,11 +12,12 @@ use undertone::wire::v1::escalation_service_client::EscalationServiceClient;
 use undertone::wire::v1::stream_config::Policy;
 use undertone::wire::v1::stream_emotion_response::Message as Response;
 
-use crate::database::{Kind as Database, Place, on_both};
-use crate::resumer::{Heard, Speech, as_one_stream, talk};
-use crate::signal::{encode, speech};
+use crate::database::{Kind as Database, Place, free_port, on_both};
+use crate::process::{Process, undertone};
+use crate::resumer::{Heard, Speech, To, as_one_stream, talk};
+use crate::signal::{Noise, encode, speech, wav};
 use crate::support::{
-    Answer, Client, PLAIN, Server, Talk, assert_error, assert_same, audio, channel, chunks, duration,
+    Answer, PLAIN, Server, Talk, assert_error, assert_same, audio, channel, chunks, duration,
     ms, seconds, stream, until,
 };
 
@@ -142,29 +144,23 @@ async fn a_drained_stream_goes_on_elsewhere_as_if_nothing_had_been(place: &Place
     let replicas = Arc::new(Replicas::new(place));
     let first = replicas.serve().await;
     let address = first.grpc;
-    let place = Arc::new(tokio::sync::Mutex::new(address));
+    let (there, list) = tokio::sync::watch::channel(vec![address]);
     let speech = Speech { config: config(), data: data(), chunk: 3_200, pace: Duration::from_millis(8) };
     let moving = tokio::spawn({
-        let (replicas, place) = (replicas.clone(), place.clone());
+        let replicas = replicas.clone();
         async move {
             let mut server = first;
             for _ in 0..2 {
                 tokio::time::sleep(Duration::from_millis(400)).await;
-                let mut place = place.lock().await;
+                there.send_replace(Vec::new());
                 server.stop().await.unwrap();
                 server = replicas.serve().await;
-                *place = server.grpc;
+                there.send_replace(vec![server.grpc]);
             }
             server
         }
     });
-    let heard = talk(&speech, async || {
-        let address = *place.lock().await;
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
-        endpoint.connect().await.ok().map(Client::new)
-    })
-    .await
-    .unwrap();
+    let heard = talk(&speech, To::Any(list, Noise::new(1))).await.unwrap();
     let server = moving.await.unwrap();
     assert!(heard.drains == 2 && heard.resumes >= 2, "{heard:?}");
     assert_store_is_as_heard(server.grpc, &heard).await;
@@ -387,4 +383,53 @@ async fn a_stream_without_checkpoints_is_heard_out_when_the_server_drains() {
     assert!(answer.draining()[0].checkpoint.is_none());
     assert_eq!(answer.utterances().len(), 1, "the open utterance is ended and told");
     stopped.await.unwrap().unwrap();
+}
+
+/// Lines that `undertone stream` writes, and what it says besides.
+async fn stream_command(port: u16, file: &std::path::Path) -> (Vec<serde_json::Value>, String) {
+    let target = format!("127.0.0.1:{port}");
+    let file = file.display().to_string();
+    let args = ["stream", &file, "--target", &target, "--speed", "5", "--format", "json"];
+    let mut command = undertone(&args);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stream_command_goes_on_over_killed_and_drained_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, "a:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
+    let file = folder.path().join("speech.wav");
+    let samples: Vec<f32> = (0..8).flat_map(|seed| speech(seed, 3.0, 16_000)).collect();
+    let samples = encode(&samples, PLAIN.encoding);
+    std::fs::write(&file, wav(PLAIN.encoding, PLAIN.rate_hz, 1, &samples)).unwrap();
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let keys = keys.display().to_string();
+    let args = ["--grpc-address", &address, "--resume-keys", &keys];
+    let mut process = Process::start(&args).await;
+    let (whole, _) = stream_command(port, &file).await;
+    let streaming = tokio::spawn({
+        let file = file.clone();
+        async move { stream_command(port, &file).await }
+    });
+    for signal in [Signal::KILL, Signal::TERM] {
+        // A checkpoint comes every 5 s of audio, which is a second here.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        process.signal(signal);
+        process.ended().await;
+        process = Process::start(&args).await;
+    }
+    let (heard, said) = streaming.await.unwrap();
+    assert_eq!(said.matches("going on with the stream").count(), 2, "{said}");
+    let estimates = |events: &[serde_json::Value]| {
+        let estimates = events.iter().filter(|event| event["event"] == "estimate");
+        estimates.map(|event| (event["end"].clone(), event["emotion"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(estimates(&heard), estimates(&whole));
+    assert_eq!(heard.last().unwrap(), whole.last().unwrap());
 }

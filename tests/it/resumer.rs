@@ -1,14 +1,17 @@
 //! A client that goes on with its stream wherever it can: what a client library does.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use undertone::wire::v1;
 use undertone::wire::v1::stream_emotion_request::Message as Request;
 use undertone::wire::v1::stream_emotion_response::Message as Response;
 
+use crate::signal::Noise;
 use crate::support::{Answer, Client, PATIENCE, Told, told, wrap};
 
 /// What is said, and how fast.
@@ -74,6 +77,33 @@ fn round(escalation: &mut v1::Escalation) {
     }
 }
 
+/// Where a client connects to, again and again.
+pub(crate) enum To {
+    /// Over the connection that it has.
+    Connected(Client),
+    /// To one of those that are there.
+    Any(watch::Receiver<Vec<SocketAddr>>, Noise),
+}
+
+impl To {
+    async fn connect(&mut self) -> Option<Client> {
+        match self {
+            Self::Connected(client) => Some(client.clone()),
+            Self::Any(servers, noise) => {
+                let servers = servers.borrow().clone();
+                let address = *servers.get(noise.below(servers.len().max(1)))?;
+                connect(address).await
+            }
+        }
+    }
+}
+
+/// A client of `address`, if somebody listens there.
+pub(crate) async fn connect(address: SocketAddr) -> Option<Client> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    endpoint.connect().await.ok().map(Client::new)
+}
+
 /// How one stream ended.
 enum End {
     Finished,
@@ -92,13 +122,13 @@ struct Call<'a> {
     kept: usize,
 }
 
-/// Says it all to whomever `to` connects to, from checkpoint to checkpoint.
+/// Says it all to wherever `to` leads, from checkpoint to checkpoint.
 ///
 /// # Errors
 /// What no further attempt would mend.
 pub(crate) async fn talk(
     speech: &Speech,
-    mut to: impl AsyncFnMut() -> Option<Client>,
+    mut to: To,
 ) -> Result<Heard, Status> {
     let mut call =
         Call { speech, token: bytes::Bytes::new(), covered: 0, heard: Vec::new(), kept: 0 };
@@ -108,7 +138,7 @@ pub(crate) async fn talk(
         if tokio::time::Instant::now() > deadline {
             return Err(Status::deadline_exceeded("the call does not come to its end"));
         }
-        let Some(client) = to().await else {
+        let Some(client) = to.connect().await else {
             tokio::time::sleep(Duration::from_millis(30)).await;
             continue;
         };

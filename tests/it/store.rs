@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use undertone::identity::Tenant;
 use undertone::escalation::store::{
     Batch, Change, Claimed, DeliveryState, Done, Finish, Outcome, Recorded, Routes, Writer,
 };

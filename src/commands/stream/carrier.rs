@@ -112,7 +112,9 @@ impl Told {
             }
             Response::Warning(warning) => {
                 let position = duration(warning.position);
-                position >= std::mem::replace(&mut self.warned, position.max(self.warned))
+                let before = self.warned;
+                self.warned = position.max(before);
+                position >= before
             }
             Response::Escalation(event) => {
                 event.id.is_empty() || self.events.insert(event.id.clone())
@@ -234,12 +236,13 @@ impl Carrier {
                         return Ok(end);
                     }
                 }
-                permit = room => if let (Some(permit), Some(request)) = (permit, self.kept.next()) {
-                    permit.send(request.clone());
-                    self.kept.sent += 1;
-                } else {
+                room = room => match (room, &requests, self.kept.next()) {
+                    // Nobody else sends, so that the room is still there.
+                    (true, Some(to), Some(request)) if to.try_send(request.clone()).is_ok() => {
+                        self.kept.sent += 1;
+                    }
                     // The stream has ended; its answers say why.
-                    requests = None;
+                    _ => requests = None,
                 },
                 request = self.audio.recv(), if begun && !ready && requests.is_some() => {
                     match request {
@@ -282,13 +285,13 @@ impl Carrier {
     }
 }
 
-/// Room for a request, where one is to be sent; `None` if the stream has ended.
+/// Waits for room for a request, where one is to be sent; false if the stream has ended.
 async fn room(
     requests: Option<&mpsc::Sender<v1::StreamEmotionRequest>>,
     wanted: bool,
-) -> Option<mpsc::Permit<'_, v1::StreamEmotionRequest>> {
+) -> bool {
     match requests {
-        Some(requests) if wanted => requests.reserve().await.ok(),
+        Some(requests) if wanted => requests.reserve().await.is_ok(),
         _ => std::future::pending().await,
     }
 }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::task::JoinSet;
-use tonic::transport::Endpoint;
 
 use super::receiver::{Receiver, Temper};
 use super::site::Site;
@@ -19,8 +18,8 @@ use super::takeover::{speech, whole};
 use super::{PATIENT_STORE, audit};
 use crate::database::{Kind, Place, free_port};
 use crate::process::Process;
-use crate::resumer::{as_one_stream, talk};
-use crate::support::{Client, assert_same, until};
+use crate::resumer::{To, as_one_stream, connect, talk};
+use crate::support::{assert_same, until};
 
 /// Streams in a test that nobody has asked more of.
 const STREAMS: u32 = 40;
@@ -87,11 +86,6 @@ async fn serve(site: &Site, ports: &Ports) -> Process {
     site.serve_at(&grpc, &http).await
 }
 
-async fn connect(address: SocketAddr) -> Option<Client> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    endpoint.connect().await.ok().map(Client::new)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_stream_ends_with_complete_results_while_each_replica_is_restarted_in_turn() {
     let (streams, began) = (streams(), Instant::now());
@@ -116,10 +110,10 @@ async fn every_stream_ends_with_complete_results_while_each_replica_is_restarted
 
     let finished = Arc::new(AtomicU32::new(0));
     let mut calls = JoinSet::new();
-    let mut client = None;
+    let mut client = connect(address).await.unwrap();
     for number in 0..streams {
-        if number % STREAMS_PER_CONNECTION == 0 {
-            client = connect(address).await;
+        if number > 0 && number % STREAMS_PER_CONNECTION == 0 {
+            client = connect(address).await.unwrap();
         }
         let (client, finished) = (client.clone(), finished.clone());
         calls.spawn(async move {
@@ -127,7 +121,7 @@ async fn every_stream_ends_with_complete_results_while_each_replica_is_restarted
             tokio::time::sleep(Duration::from_millis(u64::from(number) * 7)).await;
             let which = number as usize % 3;
             let speech = speech(which, &format!("r{number}"), PACE);
-            let heard = talk(&speech, async || client.clone()).await;
+            let heard = talk(&speech, To::Connected(client)).await;
             finished.fetch_add(1, Ordering::Relaxed);
             (number, which, heard)
         });

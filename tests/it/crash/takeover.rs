@@ -11,7 +11,6 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 use undertone::wire::v1;
 
 use super::load::{CALLS, Told, config};
@@ -20,9 +19,9 @@ use super::site::Site;
 use super::{PATIENT_STORE, audit, crashes};
 use crate::database::{Kind, Place};
 use crate::process::Process;
-use crate::resumer::{Heard, Speech, as_one_stream, talk};
+use crate::resumer::{Heard, Speech, To, as_one_stream, talk};
 use crate::signal::Noise;
-use crate::support::{Client, assert_same, duration};
+use crate::support::{assert_same, duration};
 
 /// Clients at once.
 const CALLERS: usize = 12;
@@ -42,16 +41,6 @@ pub(super) fn speech(which: usize, session_id: &str, pace: Duration) -> Speech {
     }
 }
 
-/// Connects to one of those that are there.
-pub(super) async fn any_of(servers: &[SocketAddr], noise: &mut Noise) -> Option<Client> {
-    if servers.is_empty() {
-        return None;
-    }
-    let address = servers[noise.below(servers.len())];
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    endpoint.connect().await.ok().map(Client::new)
-}
-
 /// What was heard in each call, by session, and which of the calls it was.
 type Calls = BTreeMap<String, (usize, Heard)>;
 
@@ -61,18 +50,14 @@ async fn caller(
     stop: CancellationToken,
     calls: Arc<Mutex<Calls>>,
 ) {
-    let mut noise = Noise::new(number as u64);
     for n in 0.. {
         if stop.is_cancelled() {
             return;
         }
         let (which, session) = (n % CALLS.len(), format!("t{number}-{n}"));
         let speech = speech(which, &session, PACE);
-        let heard = talk(&speech, async || {
-            let servers = servers.borrow().clone();
-            any_of(&servers, &mut noise).await
-        })
-        .await;
+        let to = To::Any(servers.clone(), Noise::new((100 * number + n) as u64));
+        let heard = talk(&speech, to).await;
         let heard = heard.unwrap_or_else(|status| panic!("{session}: {status:?}"));
         calls.lock().unwrap().insert(session, (which, heard));
     }
@@ -86,7 +71,7 @@ pub(super) async fn whole() -> Vec<crate::support::Told> {
     let mut whole = Vec::new();
     for which in 0..CALLS.len() {
         let speech = speech(which, &format!("whole-{which}"), Duration::ZERO);
-        let heard = talk(&speech, async || Some(process.client().await)).await.unwrap();
+        let heard = talk(&speech, To::Connected(process.client().await)).await.unwrap();
         assert_eq!((heard.breaks, heard.resumes), (0, 0));
         whole.push(as_one_stream(&heard.answer));
     }
