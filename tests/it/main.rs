@@ -22,6 +22,7 @@
 //! | [`store`] | the escalation store, SQLite and PostgreSQL |
 //! | [`sinks`] | what arrives where escalations are delivered |
 //! | [`crash`] | escalations arrive, whatever dies or fails |
+//! | [`resume_state`] | streams that go on from a state |
 //! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
@@ -56,6 +57,7 @@ mod otlp;
 mod policies;
 mod process;
 mod protocol;
+mod resume_state;
 mod signal;
 mod sinks;
 mod store;
