@@ -3,4 +3,5 @@
 
 pub mod audio;
 pub mod policy;
+pub mod resume;
 pub mod session;

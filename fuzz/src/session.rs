@@ -30,6 +30,11 @@ const MAX_AUDIO: Duration = Duration::from_secs(20);
 /// A session of messages that `data` makes up, with a stand-in for the tiny streaming model: the fuzzer
 /// is to find faults in the service, not in ONNX Runtime.
 pub fn session(data: &[u8]) {
+    session_with(data, stand_in());
+}
+
+/// The stand-in's models.
+pub fn stand_in() -> &'static Models {
     static MODELS: LazyLock<Models> = LazyLock::new(|| {
         let manifest = include_str!("../../tests/data/models/tiny-steps/model.toml");
         let manifest = Manifest::parse(manifest).expect("the manifest is good");
@@ -38,7 +43,7 @@ pub fn session(data: &[u8]) {
         let engine = Engine::start("tiny-steps", shape, settings, Mean).expect("a thread");
         Models::from_parts(vec![Model { manifest: manifest.into(), engine }])
     });
-    session_with(data, &MODELS);
+    &MODELS
 }
 
 /// Logits out of the means of the input, so that they move with it.

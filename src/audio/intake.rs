@@ -329,6 +329,42 @@ mod tests {
         }
 
         #[test]
+        fn an_intake_that_is_gone_on_from_gives_the_same_bits(
+            format in any_format(),
+            seed: u64,
+            frames in 0_usize..3_000,
+            at in any::<prop::sample::Index>(),
+            again in any::<prop::sample::Index>(),
+        ) {
+            let lanes = [Lane::channel(0), Lane::mix(format.channels)];
+            let bytes = audio(format, seed, frames);
+            let whole = run(format, &lanes, [bytes.as_slice()]);
+            let (mut first, mut last) = (at.index(bytes.len() + 1), again.index(bytes.len() + 1));
+            if first > last {
+                (first, last) = (last, first);
+            }
+            let mut intake = Intake::new(format, &lanes).unwrap();
+            let mut hops = Vec::new();
+            for (part, more) in
+                [(&bytes[..first], true), (&bytes[first..last], true), (&bytes[last..], false)]
+            {
+                intake.push(part).unwrap();
+                take(&mut intake, &mut hops);
+                if more {
+                    let saved = postcard::to_stdvec(&intake.state()).unwrap();
+                    let mut other = Intake::new(format, &lanes).unwrap();
+                    other.restore(&postcard::from_bytes(&saved).unwrap()).unwrap();
+                    prop_assert_eq!(other.hops(), intake.hops());
+                    prop_assert_eq!(other.bytes(), intake.bytes());
+                    intake = other;
+                }
+            }
+            let tail = intake.finish().unwrap();
+            take(&mut intake, &mut hops);
+            prop_assert!((hops, tail, intake.take_clipped(0)) == whole);
+        }
+
+        #[test]
         fn no_bytes_panic(
             format in any_format(),
             bytes in prop::collection::vec(any::<u8>(), 0..4_000),

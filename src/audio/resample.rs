@@ -527,6 +527,100 @@ mod tests {
         }
     }
 
+    /// Feeds `input` from frame `at` on, appending to `output`.
+    fn feed(resampler: &mut Resampler, mut input: &[f32], output: &mut [Vec<f32>]) {
+        while !input.is_empty() {
+            let (staged, room) = resampler.input();
+            let (now, later) = input.split_at(input.len().min(room));
+            for lane in staged {
+                lane.extend_from_slice(now);
+            }
+            input = later;
+            resampler.advance(output).unwrap();
+        }
+    }
+
+    /// A new resampler that goes on from the state of `before` after `frames` frames.
+    fn resumed(before: &Resampler, frames: usize, made: usize) -> Resampler {
+        let lanes = before.staged.len();
+        let mut after = Resampler::new(before.rate_hz, lanes).unwrap().unwrap();
+        let count = after.restore(frames as u64, &before.state()).unwrap();
+        assert_eq!(count, made as u64, "{} Hz after {frames} frames", before.rate_hz);
+        assert_eq!((after.needed, after.past), (before.needed, before.past));
+        assert_eq!((after.surplus, after.staged.len()), (before.surplus, lanes));
+        after
+    }
+
+    #[test]
+    fn a_resampler_that_is_gone_on_from_gives_the_same_bits() {
+        for rate_hz in RATES_HZ.into_iter().chain((8_000..48_000).step_by(3_331)) {
+            let input = noise(u64::from(rate_hz), 6_000, 1.0);
+            for at in [0, 1, 7, 100, 287, 288, 289, 1_000, 4_321] {
+                let mut whole = Resampler::new(rate_hz, 2).unwrap().unwrap();
+                let (mut before, mut after) = (vec![Vec::new(); 2], vec![Vec::new(); 2]);
+                feed(&mut whole, &input[..at], &mut before);
+                let mut other = resumed(&whole, at, before[0].len());
+                before.iter_mut().for_each(Vec::clear);
+                feed(&mut whole, &input[at..], &mut before);
+                feed(&mut other, &input[at..], &mut after);
+                assert_eq!(before, after, "{rate_hz} Hz, gone on from frame {at}");
+                // And what was gone on from can be gone on from.
+                resumed(&other, input.len(), whole_count(&other, input.len()));
+            }
+        }
+    }
+
+    /// Output samples that `frames` frames have made.
+    fn whole_count(resampler: &Resampler, frames: usize) -> usize {
+        let (blocks, _) = resampler.progress((resampler.ahead + frames) as u64);
+        (blocks as usize * resampler.made[0].len()).saturating_sub(resampler.early)
+    }
+
+    #[test]
+    fn minutes_into_a_stream_a_resampler_is_gone_on_from_to_the_bit() {
+        // Rates of the sinc resampler: the other one has no phase to lose.
+        for rate_hz in [11_025, 12_347, 47_999] {
+            let minute = noise(u64::from(rate_hz), rate_hz as usize * 60, 1.0);
+            let mut whole = Resampler::new(rate_hz, 1).unwrap().unwrap();
+            let (mut before, mut after) = (vec![Vec::new()], vec![Vec::new()]);
+            let (mut frames, mut made) = (0, 0);
+            for minutes in 1..=3 {
+                feed(&mut whole, &minute[minutes..], &mut before);
+                frames += minute.len() - minutes;
+                made += before[0].len();
+                let mut other = resumed(&whole, frames, made);
+                before[0].clear();
+                feed(&mut whole, &minute[..9_000], &mut before);
+                feed(&mut other, &minute[..9_000], &mut after);
+                assert_eq!(before, after, "{rate_hz} Hz, gone on from after {minutes} minutes");
+                frames += 9_000;
+                made += before[0].len();
+                before[0].clear();
+                after[0].clear();
+            }
+        }
+    }
+
+    #[test]
+    fn a_state_that_no_resampler_can_have_is_refused() {
+        for rate_hz in [11_025, 48_000] {
+            let mut whole = Resampler::new(rate_hz, 2).unwrap().unwrap();
+            feed(&mut whole, &noise(1, 3_000, 1.0), &mut [Vec::new(), Vec::new()]);
+            let state = whole.state();
+            let restore = |frames: u64, lanes: usize, state: &[Numbers]| {
+                Resampler::new(rate_hz, lanes).unwrap().unwrap().restore(frames, state)
+            };
+            assert!(restore(3_000, 2, &state).is_ok());
+            for frames in [0, 1, 2_999, 3_001, crate::state::MAX_COUNT] {
+                assert!(restore(frames, 2, &state).is_err(), "{rate_hz} Hz: {frames} frames");
+            }
+            assert!(restore(3_000, 1, &state).is_err());
+            assert!(restore(3_000, 2, &state[..1]).is_err());
+            let loud = vec![Numbers::of(&vec![9.0; state[0].len()]); 2];
+            assert!(restore(3_000, 2, &loud).is_err());
+        }
+    }
+
     #[test]
     fn a_lane_does_not_depend_on_its_neighbours() {
         for rate_hz in [8_000, 11_025, 22_050, 48_000] {

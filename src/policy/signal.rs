@@ -105,6 +105,53 @@ pub(super) fn quantised(affect: &Affect) -> Option<[i32; VALUES]> {
     Some(values)
 }
 
+/// `values` in small numbers, given those of the tick before: most of what is saved of a channel. Emotions as
+/// what they differ by, neutral as what it lacks to one, the rest as what it differs by from what follows from
+/// the emotions.
+pub(super) fn packed(values: &[i32; VALUES], before: &[i32; VALUES]) -> [i32; VALUES] {
+    let mut packed = *values;
+    for (slot, before) in packed.iter_mut().zip(before).take(EMOTIONS).skip(1) {
+        *slot = slot.wrapping_sub(*before);
+    }
+    for (index, expected) in expected(values) {
+        if let Some(slot) = packed.get_mut(index) {
+            *slot = slot.wrapping_sub(expected);
+        }
+    }
+    packed
+}
+
+/// The values that were [`packed`]; any, if they never were.
+pub(super) fn unpacked(packed: &[i32; VALUES], before: &[i32; VALUES]) -> [i32; VALUES] {
+    let mut values = *packed;
+    for (slot, before) in values.iter_mut().zip(before).take(EMOTIONS).skip(1) {
+        *slot = slot.wrapping_add(*before);
+    }
+    for (index, expected) in expected(&values) {
+        if let Some(slot) = values.get_mut(index) {
+            *slot = slot.wrapping_add(expected);
+        }
+    }
+    values
+}
+
+/// About what the other values are, given the emotions but neutral: neutral first, for it is one of them.
+fn expected(values: &[i32; VALUES]) -> [(usize, i32); 4] {
+    let emotions = || Emotion::ALL.into_iter().zip(values).skip(1);
+    let sum: i64 = emotions().map(|(_, value)| i64::from(*value)).sum();
+    // Neutral is at the origin of all three, so that it does not count.
+    let mean = |weight: fn(Emotion) -> f32| {
+        let parts = emotions().map(|(emotion, p)| f64::from(weight(emotion)) * f64::from(*p));
+        parts.sum::<f64>().round() as i32
+    };
+    [
+        (Emotion::Neutral.index(), (MICRO - sum) as i32),
+        (DISTRESS, mean(Emotion::distress)),
+        (VALENCE, mean(|emotion| emotion.circumplex().0)),
+        (AROUSAL, mean(|emotion| emotion.circumplex().1)),
+    ]
+}
+
 /// A number of a policy in millionths.
 pub(super) fn micros(value: f64) -> i64 {
     (value * MICRO as f64).round() as i64

@@ -2,6 +2,7 @@
 
 mod parsing;
 mod properties;
+mod resuming;
 mod shipped;
 mod watching;
 

@@ -1,5 +1,5 @@
 //! The bodies of fuzz targets on stable Rust, driven by random bytes: sessions, with the stand-in model
-//! and with the real tiny ones, and policies.
+//! and with the real tiny ones, policies, states and tokens.
 
 use proptest::prelude::*;
 use prost::Message as _;
@@ -15,7 +15,12 @@ mod session_target;
 #[allow(unreachable_pub, reason = "public for libFuzzer's target")]
 mod policy_target;
 
+#[path = "../../fuzz/src/resume.rs"]
+#[allow(unreachable_pub, reason = "public for libFuzzer's target")]
+mod resume_target;
+
 use policy_target::policy_parse;
+use resume_target::{resume_state, resume_token};
 use session_target::{session, session_with};
 
 proptest! {
@@ -53,6 +58,33 @@ proptest! {
         let at = at.index(text.len());
         let end = (at + length).min(text.len());
         policy_parse(&[&text.as_bytes()[..at], &filling, &text.as_bytes()[end..]].concat());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_as_a_state_and_no_damage_to_one_panic(
+        mode in any::<u8>(),
+        format in any::<u8>(),
+        stop in 0_u8..120,
+        damage in prop::collection::vec((0_u16..400, 1_u8..=255), 0..4),
+        rest in prop::collection::vec(any::<u8>(), 0..200),
+        which in 0_usize..4,
+    ) {
+        let model = TINY.iter().nth(which).unwrap();
+        let changes = damage.iter().flat_map(|(at, by)| {
+            let [low, high] = at.to_le_bytes();
+            [low, high, *by]
+        });
+        let data: Vec<u8> = if mode & 1 == 0 { rest } else { changes.collect() };
+        resume_state(&[&[mode, format, stop], &data[..]].concat(), model);
+    }
+
+    #[test]
+    fn no_bytes_as_a_token_panic(data in prop::collection::vec(any::<u8>(), 0..100)) {
+        resume_token(&data);
     }
 }
 

@@ -23,6 +23,7 @@
 //! | [`sinks`] | what arrives where escalations are delivered |
 //! | [`crash`] | escalations arrive, whatever dies or fails |
 //! | [`resume`] | streams that break off and go on |
+//! | [`resume_state`] | streams that go on from a state |
 //! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
@@ -59,6 +60,7 @@ mod process;
 mod protocol;
 mod resume;
 mod resumer;
+mod resume_state;
 mod signal;
 mod sinks;
 mod store;

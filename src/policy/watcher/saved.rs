@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::{Channel, Phase, Watcher};
 use crate::policy::condition::Truth;
 use crate::policy::rules::{Policy, Rule};
-use crate::policy::signal::{MICRO, VALUES};
+use crate::policy::signal::{self, MICRO, VALUES};
 use crate::policy::timeline::{Tick, Timeline};
 use crate::state::{MAX_COUNT, Misfit};
-use crate::units::{MAX_CHANNELS, STEP_HOPS};
+use crate::units::{HOP_SAMPLES, MAX_CHANNELS, STEP_HOPS};
 
 /// What a [`Watcher`] carries from one reading to the next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,14 +34,53 @@ struct ChannelState {
     phases: Vec<Phase>,
 }
 
+/// A tick, as what it differs by from the one before: a third less than it is by itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct TickState {
-    /// Samples since the end of the tick before; of the first, since the stream's start.
-    since: u64,
+    /// Samples from the end of the tick before, or of the stream's start, to its own, less those of a step.
+    since: i64,
+    /// Voiced hops, plus [`SCORED`] if it has probabilities of emotions.
     voiced: u8,
-    scored: bool,
+    /// See [`signal::packed`].
     values: [i32; VALUES],
 }
+
+/// More than the voiced hops that a tick can have.
+const SCORED: u8 = 32;
+/// Samples of a step.
+const STEP: i64 = (STEP_HOPS * HOP_SAMPLES) as i64;
+
+impl TickState {
+    fn of(tick: &Tick, before: &Tick) -> Self {
+        Self {
+            // Both are far from the end of 63 bits.
+            since: (tick.end - before.end) as i64 - STEP,
+            voiced: tick.voiced + if tick.scored { SCORED } else { 0 },
+            values: signal::packed(&tick.values, &before.values),
+        }
+    }
+
+    /// The tick, if it can be one behind `before` and not behind `end`.
+    fn tick(&self, before: &Tick, end: u64) -> Option<Tick> {
+        let since = u64::try_from(self.since.checked_add(STEP)?).ok()?;
+        let tick = Tick {
+            end: before.end.checked_add(since)?,
+            voiced: self.voiced % SCORED,
+            scored: self.voiced >= SCORED,
+            values: signal::unpacked(&self.values, &before.values),
+        };
+        let one = MICRO as i32;
+        let fits = tick.end > before.end
+            && tick.end <= end
+            && self.voiced < 2 * SCORED
+            && (1..=STEP_HOPS as u8).contains(&tick.voiced)
+            && tick.values.iter().all(|value| (-one..=one).contains(value));
+        fits.then_some(tick)
+    }
+}
+
+/// What stands before the first tick.
+const NO_TICK: Tick = Tick { end: 0, voiced: 0, scored: false, values: [0; VALUES] };
 
 impl Watcher {
     /// What must be kept for the session to be watched on elsewhere, beside the policy's text.
@@ -76,17 +115,13 @@ impl Watcher {
 
 impl Channel {
     fn state(&self, number: u32) -> ChannelState {
-        let mut before = 0;
-        let ticks = self.timeline.ticks().map(|tick| {
-            let since = tick.end - before;
-            before = tick.end;
-            TickState { since, voiced: tick.voiced, scored: tick.scored, values: tick.values }
-        });
+        let before = std::iter::once(&NO_TICK).chain(self.timeline.ticks());
+        let ticks = self.timeline.ticks().zip(before);
         ChannelState {
             number,
             end: self.end,
             last_voice: self.last_voice,
-            ticks: ticks.collect(),
+            ticks: ticks.map(|(tick, before)| TickState::of(tick, before)).collect(),
             leaves: self.leaves.clone(),
             phases: self.phases.clone(),
         }
@@ -114,17 +149,11 @@ impl Channel {
 /// The windows that a channel's ticks make.
 fn timeline(policy: &Policy, state: &ChannelState) -> Result<Timeline, Misfit> {
     let mut timeline = Timeline::new(policy);
-    let mut end = 0_u64;
+    let mut before = NO_TICK;
     for saved in &state.ticks {
-        end = end.saturating_add(saved.since);
-        let one = MICRO as i32;
-        let fits = saved.since > 0
-            && end <= state.end
-            && (1..=STEP_HOPS as u8).contains(&saved.voiced)
-            && saved.values.iter().all(|value| (-one..=one).contains(value));
-        Misfit::unless(fits, "reading", "is none that there can be")?;
-        let (voiced, scored, values) = (saved.voiced, saved.scored, saved.values);
-        timeline.advance(policy, end, Some(Tick { end, voiced, scored, values }));
+        let none = Misfit { part: "reading", problem: "is none that there can be" };
+        before = saved.tick(&before, state.end).ok_or(none)?;
+        timeline.advance(policy, before.end, Some(before));
     }
     timeline.advance(policy, state.end, None);
     Ok(timeline)

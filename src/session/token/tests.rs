@@ -71,7 +71,7 @@ fn each_kind_of_wrong_bytes_is_told_from_the_others() {
     assert_eq!(open(b""), TokenError::NoToken);
     assert_eq!(open(b"UTRT"), TokenError::NoToken);
     assert_eq!(open(&[0; 200]), TokenError::NoToken);
-    assert_eq!(open(&token[..token.len() - 8]), TokenError::Refused);
+    assert_eq!(open(&token[..token.len() - 2]), TokenError::Refused);
     assert_eq!(open(&token[..40]), TokenError::NoToken);
     let mut other = token.clone();
     other[4] = 9;
