@@ -55,7 +55,7 @@ pub(super) struct Pace {
 pub(super) enum Source {
     /// A file.
     File(PathBuf),
-    /// A URL, and how it is called; without a client it cannot be.
+    /// A URL, and how it is called.
     Url {
         /// The URL.
         url: Url,
@@ -106,8 +106,11 @@ impl Keys {
     }
 
     /// The key `id` for `algorithm`; without an `id`, the only one that fits. Fetches where it is not known.
+    ///
+    /// # Cancellation
+    /// Safe: fetching goes on for those who wait for it too, and callers that give up cannot hinder it.
     pub(super) async fn find(
-        &self,
+        self: &Arc<Self>,
         id: Option<&str>,
         algorithm: Algorithm,
         pace: Pace,
@@ -116,7 +119,10 @@ impl Keys {
             return Ok(key);
         }
         if matches!(self.source, Source::Url { .. }) {
-            self.ask(pace, || matches!(self.known(id, algorithm), Ok(None))).await;
+            let (keys, id) = (self.clone(), id.map(str::to_owned));
+            let still = move |keys: &Self| matches!(keys.known(id.as_deref(), algorithm), Ok(None));
+            // One that panics has fetched nothing.
+            let _ = tokio::spawn(async move { keys.ask(pace, still).await }).await;
         }
         match self.known(id, algorithm)? {
             Some(key) => Ok(key),
@@ -152,11 +158,11 @@ impl Keys {
                 Err(error) => self.tell(name, Err(error)),
             },
             Source::Url { .. } => {
-                let due = || {
-                    let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+                let due = |keys: &Self| {
+                    let kept = keys.kept.read().unwrap_or_else(PoisonError::into_inner);
                     kept.had.is_none_or(|had| had.elapsed() >= pace.refresh)
                 };
-                if due() {
+                if due(self) {
                     self.ask(pace, due).await;
                 }
             }
@@ -191,9 +197,9 @@ impl Keys {
     }
 
     /// Fetches if it is `still` needed once those before are done, and not too soon.
-    async fn ask(&self, pace: Pace, still: impl Fn() -> bool) {
+    async fn ask(&self, pace: Pace, still: impl Fn(&Self) -> bool) {
         let mut asked = self.asked.lock().await;
-        if !still() || asked.is_some_and(|asked| asked.elapsed() < pace.retry) {
+        if !still(self) || asked.is_some_and(|asked| asked.elapsed() < pace.retry) {
             return;
         }
         *asked = Some(Instant::now());
