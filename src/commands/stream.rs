@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{
-    Client, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Responses, Uri, audio_request,
+    Client, CredentialArgs, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Responses, Uri, audio_request,
     config_request, parse_target,
 };
 use crate::config::Span;
@@ -113,6 +113,8 @@ pub(super) struct Args {
     /// Interleaved channels of piped audio, 1 to 8.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8), help_heading = "Piped audio")]
     channels: u32,
+    #[command(flatten)]
+    credentials: CredentialArgs,
 }
 
 fn parse_speed(text: &str) -> Result<f64, String> {
@@ -183,7 +185,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn stream(args: Args) -> anyhow::Result<ExitCode> {
     let source = args.open()?;
     let shape = source.shape();
-    let client = Client::connect(&args.target).await?;
+    let credentials = args.credentials.read(&args.target)?;
+    let client = Client::connect(&args.target, &credentials).await?;
     let (requests, queue) = mpsc::channel(QUEUE);
     // There is room: the queue is new.
     let config = v1::StreamConfig { policy: args.policy.choice()?, ..args.config(shape) };

@@ -23,4 +23,4 @@ pub mod registry;
 pub use actor::{Context, Escalating, Limits, Outcome, SessionError, Source, SourceError};
 pub use analysis::{Analysis, AnalysisError, Listening};
 pub use listener::Listener;
-pub use registry::Registry;
+pub use registry::{Listed, Registry};
