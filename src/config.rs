@@ -467,12 +467,7 @@ impl Settings {
             ("identities_reload", self.identities_reload, Duration::from_millis(50), DAY),
             ("jwks_refresh", self.jwks_refresh, Duration::from_millis(50), DAY),
             ("jwks_retry", self.jwks_retry, Duration::from_millis(50), DAY),
-            (
-                "jwks_timeout",
-                self.jwks_timeout,
-                Duration::from_millis(50),
-                Duration::from_mins(1),
-            ),
+            ("jwks_timeout", self.jwks_timeout, Duration::from_millis(50), Duration::from_mins(1)),
         ] {
             if !(min..=max).contains(&span.0) {
                 let (min, max) = (Span(min), Span(max));

@@ -24,7 +24,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::{Client, CredentialArgs, Credentials, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Uri, parse_target};
+use super::client::{
+    Client, CredentialArgs, Credentials, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Uri,
+    parse_target,
+};
 use crate::config::Span;
 use crate::wire::{render, v1};
 use audio::LoopedAudio;

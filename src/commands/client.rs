@@ -105,9 +105,9 @@ impl From<Status> for Failure {
                 let delay = humantime::format_duration(whole_ms(delay));
                 Some(format!("try again in {delay}"))
             }
-            (None, Code::Unauthenticated) => {
-                Some("say who calls: --token-file, UNDERTONE_TOKEN or --client-certificate".to_owned())
-            }
+            (None, Code::Unauthenticated) => Some(
+                "say who calls: --token-file, UNDERTONE_TOKEN or --client-certificate".to_owned(),
+            ),
             (None, Code::Unimplemented) => {
                 Some("this is no Undertone server, or one of another version".to_owned())
             }

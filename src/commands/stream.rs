@@ -25,8 +25,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{
-    Client, CredentialArgs, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Responses, Uri, audio_request,
-    config_request, parse_target,
+    Client, CredentialArgs, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Responses,
+    Uri, audio_request, config_request, parse_target,
 };
 use crate::config::Span;
 use crate::wire::{render, v1};

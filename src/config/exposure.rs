@@ -54,9 +54,8 @@ impl Settings {
 
     /// Settings of TLS that belong together, and ports that are open to more than they should be.
     pub(super) fn check_exposure(&self) -> Result<(), ConfigError> {
-        let refuse = |key, problem: &str| {
-            Err(ConfigError::Value { key, problem: problem.to_owned() })
-        };
+        let refuse =
+            |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
         let has_key = !self.tls_key.as_os_str().is_empty();
         match (self.has_tls(), has_key) {
             (true, false) => return refuse("tls_key", "is missing; tls_certificate needs its key"),
@@ -141,16 +140,12 @@ mod tests {
         refused(&public(tls()), "grpc_address", "by everybody; set identities");
         assert!(public(Settings { identities: "i".into(), ..tls() }).check_exposure().is_ok());
         assert!(public(Settings { tls_client_ca: "ca".into(), ..tls() }).check_exposure().is_ok());
-        let optional = Settings {
-            tls_client_ca: "ca".into(),
-            tls_client_auth: ClientAuth::Optional,
-            ..tls()
-        };
+        let optional =
+            Settings { tls_client_ca: "ca".into(), tls_client_auth: ClientAuth::Optional, ..tls() };
         refused(&public(optional), "grpc_address", "by everybody");
         let insecure = Settings { insecure: true, ..Settings::default() };
         assert!(public(insecure).check_exposure().is_ok());
-        let http =
-            Settings { http_address: "[::]:9464".parse().unwrap(), ..Settings::default() };
+        let http = Settings { http_address: "[::]:9464".parse().unwrap(), ..Settings::default() };
         refused(&http, "http_address", "[::]:9464");
     }
 

@@ -51,7 +51,9 @@ impl CredentialArgs {
     pub(in crate::commands) fn read(&self, target: &Uri) -> anyhow::Result<Credentials> {
         let secure = target.scheme_str() == Some("https");
         let text = |flag: &str, path: &Path| {
-            Environment.file(path).with_context(|| format!("{flag}: cannot read {}", path.display()))
+            Environment
+                .file(path)
+                .with_context(|| format!("{flag}: cannot read {}", path.display()))
         };
         let ca = self.ca.as_deref().map(|path| text("--ca", path)).transpose()?;
         let pair = match (&self.client_certificate, &self.client_key) {

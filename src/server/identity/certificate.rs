@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// A name that a certificate holds, to the letter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CertificateName {
+pub(super) enum CertificateName {
     /// A URI among its subject alternative names.
     Uri(String),
     /// A DNS name among its subject alternative names.

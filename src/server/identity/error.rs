@@ -83,7 +83,9 @@ pub enum Refusal {
         certificates: bool,
     },
     /// Nobody has this token.
-    #[error("nobody has this token; was it replaced or taken out of the server's file of identities?")]
+    #[error(
+        "nobody has this token; was it replaced or taken out of the server's file of identities?"
+    )]
     TokenUnknown,
     /// The token was good once.
     #[error("the token has expired; get a new one and call again (streams that are open go on)")]
@@ -95,7 +97,9 @@ pub enum Refusal {
         problem: String,
     },
     /// A good certificate of somebody who is not in the file.
-    #[error("no identity has this client certificate, which names {names}; add one of these names, or send a token")]
+    #[error(
+        "no identity has this client certificate, which names {names}; add one of these names, or send a token"
+    )]
     CertificateUnknown {
         /// What it names.
         names: String,

@@ -109,7 +109,7 @@ pub(super) struct CertificateEntry {
     pub(super) common_name: Option<String>,
 }
 
-/// An issuer of tokens, such as an OpenID Connect provider.
+/// An issuer of tokens, such as an `OpenID Connect` provider.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Issuer")]

@@ -5,7 +5,7 @@
 //! `jwks_timeout`; a stream that is open goes on when its token expires, its identity is taken out or its
 //! issuer cannot be reached.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -157,8 +157,9 @@ impl Gate {
             return Err(Refusal::TokenUnknown);
         }
         let claimed = jwt::claimed_issuer(token)?;
-        let issuer = identities.issuers.iter().find(|issuer| issuer.issuer == claimed);
-        let issuer = issuer.ok_or_else(|| Refusal::invalid("nobody here knows its issuer (iss)"))?;
+        let issuer = identities.issuers.iter().find(|issuer| issuer.url == claimed);
+        let issuer =
+            issuer.ok_or_else(|| Refusal::invalid("nobody here knows its issuer (iss)"))?;
         issuer.identify(token, self.pace).await
     }
 
@@ -172,8 +173,8 @@ impl Gate {
         loop {
             if let Some(identities) = self.identities() {
                 for issuer in &identities.issuers {
-                    let kept = issuer.keys.keep(&issuer.name, &Environment, self.pace);
-                    if stop.run_until_cancelled(kept).await.is_none() {
+                    let refreshed = issuer.keys.refresh(self.pace);
+                    if stop.run_until_cancelled(refreshed).await.is_none() {
                         return;
                     }
                 }
@@ -197,11 +198,15 @@ impl Gate {
         }
     }
 
-    /// Whether the file has changed; what it says now is in force. The same fault is told once.
+    /// Whether the file has changed; what it says now is in force. The same fault is told once. Files of keys
+    /// are read as well.
     fn reload(&self) -> Result<bool, IdentitiesError> {
         let Some((path, known)) = &self.known else {
             return Ok(false);
         };
+        if let Some(identities) = self.identities() {
+            identities.issuers.iter().for_each(|issuer| issuer.keys.reread(&Environment));
+        }
         let lock = || known.write().unwrap_or_else(PoisonError::into_inner);
         let text = read(path);
         let before = {
@@ -213,18 +218,17 @@ impl Gate {
             seen.clone_into(&mut known.text);
             known.identities.clone()
         };
-        let identities = Identities::parse_after(&text?, &Environment, Some(&before)).map_err(
-            |source| IdentitiesError::In { path: path.clone(), source: Box::new(source) },
-        )?;
+        let identities =
+            Identities::parse_after(&text?, &Environment, Some(&before)).map_err(|source| {
+                IdentitiesError::In { path: path.clone(), source: Box::new(source) }
+            })?;
         lock().identities = Arc::new(identities);
         Ok(true)
     }
 }
 
-fn read(path: &PathBuf) -> Result<String, IdentitiesError> {
-    Environment
-        .file(path)
-        .map_err(|source| IdentitiesError::Read { path: path.clone(), source })
+fn read(path: &Path) -> Result<String, IdentitiesError> {
+    Environment.file(path).map_err(|source| IdentitiesError::Read { path: path.to_owned(), source })
 }
 
 fn identify_certificate(

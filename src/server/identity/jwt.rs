@@ -36,7 +36,7 @@ pub(super) struct ClaimNames {
 pub(super) struct Issuer {
     pub(super) name: String,
     /// The claim `iss`.
-    pub(super) issuer: String,
+    pub(super) url: String,
     pub(super) audience: Vec<String>,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) leeway: Duration,
@@ -105,7 +105,7 @@ impl Issuer {
         validation.leeway = self.leeway.as_secs();
         validation.validate_nbf = true;
         validation.set_audience(&self.audience);
-        validation.set_issuer(&[&self.issuer]);
+        validation.set_issuer(&[&self.url]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         let token = decode::<Claims>(token, &key, &validation).map_err(|error| refusal(&error))?;
         self.identity(&token.claims)
@@ -116,7 +116,8 @@ impl Issuer {
         let fits = |c: char| !c.is_control() && !c.is_whitespace();
         if name.is_empty() || name.chars().count() > MAX_NAME || !name.chars().all(fits) {
             let claim = &self.claims.name;
-            let problem = format!("its claim {claim} must be 1 to {MAX_NAME} characters, no blanks");
+            let problem =
+                format!("its claim {claim} must be 1 to {MAX_NAME} characters, no blanks");
             return Err(Refusal::invalid(problem));
         }
         let tenant = match &self.claims.tenant {
@@ -189,7 +190,7 @@ mod tests {
     fn issuer() -> Issuer {
         Issuer {
             name: "sso".to_owned(),
-            issuer: "https://sso.example".to_owned(),
+            url: "https://sso.example".to_owned(),
             audience: vec!["undertone".to_owned()],
             algorithms: vec![Algorithm::RS256],
             leeway: Duration::ZERO,

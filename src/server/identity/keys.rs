@@ -69,12 +69,12 @@ struct Key {
     id: Option<String>,
     /// What it may be used for, if it says.
     algorithm: Option<String>,
-    key: DecodingKey,
+    verifies: DecodingKey,
 }
 
 impl Key {
     fn fits(&self, algorithm: Algorithm) -> bool {
-        self.key.family() == algorithm.family()
+        self.verifies.family() == algorithm.family()
             && self.algorithm.as_ref().is_none_or(|own| *own == format!("{algorithm:?}"))
     }
 }
@@ -135,7 +135,11 @@ impl Keys {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).keys.clone()
     }
 
-    fn known(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Option<DecodingKey>, Refusal> {
+    fn known(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Option<DecodingKey>, Refusal> {
         let keys = self.keys();
         let mut fitting = keys
             .iter()
@@ -145,27 +149,27 @@ impl Keys {
             (Some(_), Some(_), None) => {
                 Err(Refusal::invalid("it does not say which of its issuer's keys signed it (kid)"))
             }
-            (first, _, _) => Ok(first.map(|first| first.key.clone())),
+            (first, _, _) => Ok(first.map(|first| first.verifies.clone())),
         }
     }
 
-    /// Reads or fetches newer keys where it is time to, and logs what came of it. For the background.
-    pub(super) async fn keep(&self, name: &str, secrets: &dyn Secrets, pace: Pace) {
-        match &self.source {
-            Source::File(_) => match self.read(secrets) {
-                Ok(false) => {}
-                Ok(true) => self.tell(name, Ok(())),
-                Err(error) => self.tell(name, Err(error)),
-            },
-            Source::Url { .. } => {
-                let due = |keys: &Self| {
-                    let kept = keys.kept.read().unwrap_or_else(PoisonError::into_inner);
-                    kept.had.is_none_or(|had| had.elapsed() >= pace.refresh)
-                };
-                if due(self) {
-                    self.ask(pace, due).await;
-                }
-            }
+    /// Fetches newer keys where it is time to. For the background.
+    pub(super) async fn refresh(&self, pace: Pace) {
+        let due = |keys: &Self| {
+            let kept = keys.kept.read().unwrap_or_else(PoisonError::into_inner);
+            kept.had.is_none_or(|had| had.elapsed() >= pace.refresh)
+        };
+        if matches!(self.source, Source::Url { .. }) && due(self) {
+            self.ask(pace, due).await;
+        }
+    }
+
+    /// Reads a file's keys where they have changed. For the background; blocks on the file system.
+    pub(super) fn reread(&self, secrets: &dyn Secrets) {
+        match self.read(secrets) {
+            Ok(false) => {}
+            Ok(true) => self.tell(Ok(())),
+            Err(error) => self.tell(Err(error)),
         }
     }
 
@@ -177,9 +181,8 @@ impl Keys {
         let Source::File(path) = &self.source else {
             return Ok(false);
         };
-        let text = secrets
-            .file(path)
-            .map_err(|source| KeysError::Read { path: path.clone(), source })?;
+        let text =
+            secrets.file(path).map_err(|source| KeysError::Read { path: path.clone(), source })?;
         {
             let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
             if kept.text == text {
@@ -208,7 +211,7 @@ impl Keys {
             let timeout = humantime::format_duration(pace.timeout);
             Err(KeysError::Fetch(format!("no answer within {timeout}")))
         });
-        self.tell(&self.origin, fetched.map(|keys| self.keep_these(keys)));
+        self.tell(fetched.map(|keys| self.keep_these(keys)));
     }
 
     async fn fetch(&self) -> Result<Vec<Key>, KeysError> {
@@ -230,16 +233,20 @@ impl Keys {
         parse(&body)
     }
 
-    fn tell(&self, name: &str, result: Result<(), KeysError>) {
+    fn tell(&self, result: Result<(), KeysError>) {
+        let from = match &self.source {
+            Source::File(path) => path.display().to_string(),
+            Source::Url { url, .. } => url.origin().ascii_serialization(),
+        };
         match result {
             Ok(()) => {
                 metrics().secret_reload("keys", "changed");
-                tracing::info!(issuer = name, keys = self.keys().len(), "token keys in force");
+                tracing::info!(%from, keys = self.keys().len(), "token keys in force");
             }
             Err(error) => {
                 metrics().secret_reload("keys", "refused");
                 let kept = self.keys().len();
-                tracing::error!(issuer = name, %error, kept, "no newer token keys; those before stay in force");
+                tracing::error!(%from, %error, kept, "no newer token keys; those before stay in force");
             }
         }
     }
@@ -271,5 +278,5 @@ fn key(value: serde_json::Value) -> Option<Key> {
     let signs = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
     let key = DecodingKey::from_jwk(&jwk).ok()?;
     let usable = signs && key.family() != AlgorithmFamily::Hmac;
-    usable.then_some(Key { id: jwk.common.key_id, algorithm, key })
+    usable.then_some(Key { id: jwk.common.key_id, algorithm, verifies: key })
 }

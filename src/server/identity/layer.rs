@@ -68,7 +68,8 @@ where
                 .and_then(TlsConnectInfo::peer_certs);
             let certificate = certificates.as_ref().and_then(|chain| chain.first());
             let path = request.uri().path();
-            let admitted = gate.admit(path, request.headers(), certificate.map(AsRef::as_ref)).await;
+            let admitted =
+                gate.admit(path, request.headers(), certificate.map(AsRef::as_ref)).await;
             match admitted {
                 Ok(identity) => {
                     request.headers_mut().remove(header::AUTHORIZATION);
@@ -78,7 +79,11 @@ where
                     inner.call(request).await
                 }
                 Err(refusal) => {
-                    tracing::debug!(method = path, reason = refusal.reason(), "call refused: {refusal}");
+                    tracing::debug!(
+                        method = path,
+                        reason = refusal.reason(),
+                        "call refused: {refusal}"
+                    );
                     Ok(status::of_refusal(&refusal).into_http())
                 }
             }

@@ -70,7 +70,7 @@ impl Identities {
 
     /// Issuers of tokens: name, and the claim `iss`.
     pub fn issuers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.issuers.iter().map(|issuer| (issuer.name.as_str(), issuer.issuer.as_str()))
+        self.issuers.iter().map(|issuer| (issuer.name.as_str(), issuer.url.as_str()))
     }
 
     /// Whether any caller may prove itself by a certificate.
@@ -157,7 +157,8 @@ impl Reader {
         for (index, token) in entry.tokens.iter().enumerate() {
             let field = |name: &str| format!("{path}.tokens[{index}].{name}");
             let hash: TokenHash = token.hash.parse().map_err(|error| {
-                let remedy = "`undertone identities token` prints the line to write; never write a token";
+                let remedy =
+                    "`undertone identities token` prints the line to write; never write a token";
                 Fault::new(field("hash"), format!("{error}"), remedy)
             })?;
             let expires = token
@@ -226,8 +227,9 @@ fn certificate_name(field: &str, entry: &CertificateEntry) -> Result<Certificate
             return Err(Fault::new(field, problem, "write one of them"));
         }
     };
-    let (CertificateName::Uri(text) | CertificateName::Dns(text) | CertificateName::CommonName(text)) =
-        &name;
+    let (CertificateName::Uri(text)
+    | CertificateName::Dns(text)
+    | CertificateName::CommonName(text)) = &name;
     if text.is_empty() {
         return Err(Fault::new(field, "the name is empty", "write what the certificate holds"));
     }
@@ -262,7 +264,7 @@ fn issuer(
     let tenant = entry.tenant.as_deref().map(|name| tenant(path, name)).transpose()?;
     Ok(Issuer {
         name: entry.name.clone(),
-        issuer: entry.issuer.clone(),
+        url: entry.issuer.clone(),
         audience: entry.audience.clone(),
         algorithms: entry.algorithms.iter().map(|signing| (*signing).into()).collect(),
         leeway: entry.leeway.0,
@@ -291,7 +293,11 @@ fn keys(
         Some(file) => Some(authorities(&format!("{path}.ca"), file, secrets)?),
     };
     let pem = ca.as_deref().unwrap_or_default();
-    let origin = format!("{} {}", entry.jwks, if ca.is_some() { TokenHash::of(pem).to_string() } else { String::new() });
+    let origin = format!(
+        "{} {}",
+        entry.jwks,
+        if ca.is_some() { TokenHash::of(pem).to_string() } else { String::new() }
+    );
     let old = before.and_then(|before| {
         before.issuers.iter().map(|issuer| &issuer.keys).find(|keys| keys.origin == origin)
     });

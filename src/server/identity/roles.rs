@@ -47,7 +47,7 @@ pub fn needed(path: &str) -> Option<Access> {
 ///
 /// # Errors
 /// [`Refusal::RoleMissing`].
-pub fn check(identity: &Identity, access: Access, path: &str) -> Result<(), Refusal> {
+pub(super) fn check(identity: &Identity, access: Access, path: &str) -> Result<(), Refusal> {
     match access {
         Access::Role(role) if !identity.may(role) => Err(Refusal::RoleMissing {
             name: identity.name.as_ref().to_owned(),

@@ -115,7 +115,8 @@ mod tests {
         let known = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(text, known);
         assert_eq!(text.parse(), Ok(hash));
-        for wrong in ["", "abc", "sha256:", &text[..70], &text.to_uppercase(), &format!("{text}0")] {
+        for wrong in ["", "abc", "sha256:", &text[..70], &text.to_uppercase(), &format!("{text}0")]
+        {
             assert_eq!(wrong.parse::<TokenHash>(), Err(BadHash), "{wrong:?}");
         }
     }

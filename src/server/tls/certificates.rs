@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig, crypto};
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -235,7 +236,7 @@ impl Files {
         &self,
         chain: &[CertificateDer<'static>],
         key: PrivateKeyDer<'static>,
-        clients: Arc<dyn rustls::server::danger::ClientCertVerifier>,
+        clients: Arc<dyn ClientCertVerifier>,
     ) -> Result<ServerConfig, TlsError> {
         let unusable = |setting, path: &Path, error: rustls::Error| TlsError::Unusable {
             setting,
@@ -248,10 +249,9 @@ impl Files {
             .with_client_cert_verifier(clients)
             .with_single_cert(chain.to_vec(), key)
             .map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => TlsError::Pair {
-                    certificate: self.certificate.clone(),
-                    key: self.key.clone(),
-                },
+                rustls::Error::InconsistentKeys(_) => {
+                    TlsError::Pair { certificate: self.certificate.clone(), key: self.key.clone() }
+                }
                 rustls::Error::InvalidCertificate(_) => {
                     unusable("tls_certificate", &self.certificate, error)
                 }
@@ -259,25 +259,23 @@ impl Files {
             })
     }
 
-    fn verifier(
-        &self,
-        contents: &Contents,
-    ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+    fn verifier(&self, contents: &Contents) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let (Some(path), Some(pem)) = (&self.client_ca, &contents.client_ca) else {
             return Ok(WebPkiClientVerifier::no_client_auth());
         };
         let setting = "tls_client_ca";
-        let unusable = |problem: String| TlsError::Unusable { setting, path: path.clone(), problem };
+        let unusable =
+            |problem: String| TlsError::Unusable { setting, path: path.clone(), problem };
         let mut roots = RootCertStore::empty();
         for authority in certificates(setting, path, pem)? {
             roots.add(authority).map_err(|error| unusable(error.to_string()))?;
         }
-        let mut builder =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         if !self.require {
             builder = builder.allow_unauthenticated();
         }
-        Ok(builder.build().map_err(|error| unusable(error.to_string()))?)
+        let built: Result<Arc<dyn ClientCertVerifier>, _> = builder.build();
+        built.map_err(|error| unusable(error.to_string()))
     }
 }
 

@@ -79,10 +79,7 @@ fn is_the_clients(error: &io::Error) -> bool {
 impl Stream for Accept {
     type Item = io::Result<TcpStream>;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll(context).map(|(stream, _)| Some(Ok(stream)))
     }
 }
@@ -156,10 +153,7 @@ impl Handshakes {
 impl Stream for Handshakes {
     type Item = io::Result<TlsStream<TcpStream>>;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll(context).map(|(stream, _)| Some(Ok(stream)))
     }
 }
