@@ -94,13 +94,15 @@ FUZZ_RUN = PATH="$(abspath $(FUZZ_HOME))/bin:$$PATH" $(CARGO) fuzz run --sanitiz
 
 fuzz: setup $(CARGO_FUZZ) ## Run every fuzz target for FUZZ_SECONDS (installs cargo-fuzz).
 	@command -v c++ >/dev/null || { echo "A C++ compiler is missing: apt-get install g++" >&2; exit 1; }
-	mkdir -p $(FUZZ_HOME)/corpus/container_decode $(FUZZ_HOME)/corpus/audio_decode $(FUZZ_HOME)/corpus/session $(FUZZ_HOME)/corpus/policy_parse
+	mkdir -p $(FUZZ_HOME)/corpus/container_decode $(FUZZ_HOME)/corpus/audio_decode $(FUZZ_HOME)/corpus/session $(FUZZ_HOME)/corpus/policy_parse $(FUZZ_HOME)/corpus/identities_parse
 	cp policies/*.yaml $(FUZZ_HOME)/corpus/policy_parse
+	cp examples/identities.yaml $(FUZZ_HOME)/corpus/identities_parse
 	for file in tests/data/tone_* tests/data/*.mkv; do \
 		{ printf '\000'; cat "$$file"; } > $(FUZZ_HOME)/corpus/container_decode/$$(basename "$$file"); \
 	done
 	$(FUZZ_RUN) audio_decode $(FUZZ_HOME)/corpus/audio_decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
 	$(FUZZ_RUN) container_decode $(FUZZ_HOME)/corpus/container_decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=40000 -rss_limit_mb=2048
+	$(FUZZ_RUN) identities_parse $(FUZZ_HOME)/corpus/identities_parse -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
 	$(FUZZ_RUN) policy_parse $(FUZZ_HOME)/corpus/policy_parse -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
 	$(FUZZ_RUN) session $(FUZZ_HOME)/corpus/session -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
 

@@ -4,6 +4,8 @@
 //! TOML file (the flag's name with underscores). A flag beats a variable, a variable beats the file,
 //! the file beats the default. Defaults stand here once.
 
+mod exposure;
+
 use std::fmt;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
@@ -106,14 +108,27 @@ pub enum LogFormat {
     Json,
 }
 
-/// Declares every setting once: its type, default, environment variable and documentation.
+/// Whether clients must present a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// They must where `tls_client_ca` is all that says who may call, and may where `identities` does.
+    Auto,
+    /// They may.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// Declares every setting once: its type, default, environment variable, documentation, and what else clap
+/// is told of its flag.
 macro_rules! settings {
-    ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $env:literal; )+) => {
+    ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $env:literal $(, $clap:tt)?; )+) => {
         /// Settings as typed or read: each may be missing.
         #[derive(Debug, Clone, Default, Args, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct Typed {
-            $( $(#[doc = $doc])+ #[arg(long, env = $env, help_heading = "Settings")] pub $name: Option<$type>, )+
+            $( $(#[doc = $doc])+ #[arg(long, env = $env, help_heading = "Settings")] $(#[arg $clap])? pub $name: Option<$type>, )+
             /// Folder of a further model; may be given several times. The first one becomes the default
             /// model.
             #[arg(long = "model", env = "UNDERTONE_MODELS", value_delimiter = ',', help_heading = "Settings")]
@@ -155,6 +170,37 @@ settings! {
     grpc_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), "UNDERTONE_GRPC_ADDRESS";
     /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions.
     http_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)), "UNDERTONE_HTTP_ADDRESS";
+    /// PEM file with the server's certificate and those between it and its authority; with `tls_key` both ports
+    /// speak TLS. Read again when it changes [default: no TLS]
+    tls_certificate: PathBuf = PathBuf::new(), "UNDERTONE_TLS_CERTIFICATE";
+    /// PEM file with the certificate's private key.
+    tls_key: PathBuf = PathBuf::new(), "UNDERTONE_TLS_KEY";
+    /// PEM file with the authorities whose client certificates are taken on the gRPC port [default: none]
+    tls_client_ca: PathBuf = PathBuf::new(), "UNDERTONE_TLS_CLIENT_CA";
+    /// Whether clients must present a certificate of `tls_client_ca`: auto (they must unless `identities` is set),
+    /// optional or required.
+    tls_client_auth: ClientAuth = ClientAuth::Auto, "UNDERTONE_TLS_CLIENT_AUTH";
+    /// Time between two looks whether the files of TLS have changed.
+    tls_reload: Span = secs(10), "UNDERTONE_TLS_RELOAD";
+    /// Longest time that a TLS handshake may take.
+    handshake_timeout: Span = secs(5), "UNDERTONE_HANDSHAKE_TIMEOUT";
+    /// TLS handshakes under way at once at most, per port; further connections wait.
+    max_handshakes: u32 = 512, "UNDERTONE_MAX_HANDSHAKES";
+    /// Whether the HTTP port speaks TLS too where there is a certificate.
+    http_tls: bool = true, "UNDERTONE_HTTP_TLS";
+    /// YAML file that says who may call and what they may, such as a mounted secret. Read again when it changes
+    /// [default: everybody may do everything]
+    identities: PathBuf = PathBuf::new(), "UNDERTONE_IDENTITIES";
+    /// Time between two looks whether the file of identities, or a file of keys that it names, has changed.
+    identities_reload: Span = secs(10), "UNDERTONE_IDENTITIES_RELOAD";
+    /// Age at which the keys of a token issuer are fetched again.
+    jwks_refresh: Span = secs(300), "UNDERTONE_JWKS_REFRESH";
+    /// Least time between two attempts to fetch an issuer's keys, as when a token names an unknown one.
+    jwks_retry: Span = secs(10), "UNDERTONE_JWKS_RETRY";
+    /// Longest time that fetching an issuer's keys may take; the opening of a call may wait for it.
+    jwks_timeout: Span = secs(5), "UNDERTONE_JWKS_TIMEOUT";
+    /// Whether ports may be reached from other machines without TLS, or by everybody.
+    insecure: bool = false, "UNDERTONE_INSECURE", (num_args = 0..=1, require_equals = true, default_missing_value = "true");
     /// Path of ONNX Runtime's shared library, if it is not where `make setup` puts it [default: found]
     ort_dylib_path: PathBuf = PathBuf::new(), "ORT_DYLIB_PATH";
     /// Streams open at once at most; further ones are refused with `RESOURCE_EXHAUSTED`.
@@ -365,6 +411,7 @@ impl Settings {
             ("escalation_backlog", self.escalation_backlog, 1, 1 << 24),
             ("max_watchers", self.max_watchers, 1, 1 << 16),
             ("max_resume_token_bytes", self.max_resume_token_bytes, 4096, 3 << 20),
+            ("max_handshakes", self.max_handshakes, 1, 1 << 16),
         ] {
             if !(min..=max).contains(&value) {
                 return refuse(key, format!("must be {min} to {max}, not {value}"));
@@ -434,13 +481,24 @@ impl Settings {
                 Duration::from_millis(10),
                 Duration::from_mins(1),
             ),
+            ("tls_reload", self.tls_reload, Duration::from_millis(50), DAY),
+            (
+                "handshake_timeout",
+                self.handshake_timeout,
+                Duration::from_millis(50),
+                Duration::from_mins(1),
+            ),
+            ("identities_reload", self.identities_reload, Duration::from_millis(50), DAY),
+            ("jwks_refresh", self.jwks_refresh, Duration::from_millis(50), DAY),
+            ("jwks_retry", self.jwks_retry, Duration::from_millis(50), DAY),
+            ("jwks_timeout", self.jwks_timeout, Duration::from_millis(50), Duration::from_mins(1)),
         ] {
             if !(min..=max).contains(&span.0) {
                 let (min, max) = (Span(min), Span(max));
                 return refuse(key, format!("must be {min} to {max}, not {span}"));
             }
         }
-        Ok(())
+        self.check_exposure()
     }
 
     /// How models are loaded.

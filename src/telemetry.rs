@@ -46,6 +46,10 @@ pub struct Metrics {
     departure: Histogram<f64>,
     delivery_lag: Histogram<f64>,
     policy_reloads: Counter<u64>,
+    handshakes: Counter<u64>,
+    authentications: Counter<u64>,
+    secret_reloads: Counter<u64>,
+    certificate_expiry: Gauge<u64>,
 }
 
 impl Metrics {
@@ -125,6 +129,20 @@ impl Metrics {
             ),
             delivery_lag: seconds("undertone.delivery.lag", "From a decision to its arrival"),
             policy_reloads: count("undertone.policy.reloads", "Policies read anew, by outcome"),
+            handshakes: count("undertone.tls.handshakes", "TLS handshakes ended, by outcome"),
+            authentications: count(
+                "undertone.authentications",
+                "Calls that were asked who calls, by outcome",
+            ),
+            secret_reloads: count(
+                "undertone.secrets.reloads",
+                "Certificates, identities and token keys read anew, by kind and outcome",
+            ),
+            certificate_expiry: meter
+                .u64_gauge("undertone.tls.certificate.expiry")
+                .with_unit("s")
+                .with_description("When the certificate in force expires, in Unix time")
+                .build(),
         }
     }
 
@@ -236,6 +254,27 @@ impl Metrics {
     /// Policies were read anew.
     pub fn policy_reload(&self, outcome: &'static str) {
         self.policy_reloads.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// A TLS handshake ended.
+    pub fn handshake(&self, outcome: &'static str) {
+        self.handshakes.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// A call was asked who calls; `outcome` is "known" or the reason of the refusal.
+    pub fn authentication(&self, outcome: &'static str) {
+        self.authentications.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// "certificates", "identities" or "keys" were read anew.
+    pub fn secret_reload(&self, kind: &'static str, outcome: &'static str) {
+        let labels = [KeyValue::new("kind", kind), KeyValue::new("outcome", outcome)];
+        self.secret_reloads.add(1, &labels);
+    }
+
+    /// The certificate in force expires at `unix_seconds`.
+    pub fn certificate_expires(&self, unix_seconds: u64) {
+        self.certificate_expiry.record(unix_seconds, &[]);
     }
 
     /// A warning was sent.

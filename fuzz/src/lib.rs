@@ -2,6 +2,7 @@
 //! `fuzz_targets/`, and the service's own tests include the same files and drive them on stable Rust.
 
 pub mod audio;
+pub mod identities;
 pub mod policy;
 pub mod resume;
 pub mod session;

@@ -24,7 +24,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::{Client, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Uri, parse_target};
+use super::client::{
+    Client, CredentialArgs, Credentials, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Uri,
+    parse_target,
+};
 use crate::config::Span;
 use crate::wire::{render, v1};
 use audio::LoopedAudio;
@@ -72,7 +75,7 @@ what the resident set grew by: start the server freshly, or what earlier streams
 
 Exit code 1 if a stream ended badly, 130 if interrupted (the report says what was measured).")]
 pub(super) struct Args {
-    /// The server, HOST:PORT or http://HOST:PORT.
+    /// The server, HOST:PORT, http://HOST:PORT or https://HOST:PORT.
     #[arg(long, default_value = DEFAULT_TARGET, value_parser = parse_target)]
     target: Uri,
     /// Streams at once.
@@ -88,7 +91,7 @@ pub(super) struct Args {
     /// framework shares one]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     connections: Option<u32>,
-    /// The server's metrics page, or "none" [default: port 9464 of the target]
+    /// The server's metrics page, or "none" [default: port 9464 of the target, over TLS if that is]
     #[arg(long)]
     metrics: Option<String>,
     /// Audio file to loop, mixed to mono [default: a built-in signal that sounds like speech to a voice
@@ -115,6 +118,8 @@ pub(super) struct Args {
     /// How the report looks.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    #[command(flatten)]
+    credentials: CredentialArgs,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -173,20 +178,24 @@ fn metrics_url(args: &Args) -> Option<String> {
         Some(url) => Some(url.to_owned()),
         None => {
             let host = args.target.host().unwrap_or("127.0.0.1");
-            Some(format!("http://{host}:9464/metrics"))
+            let scheme = args.target.scheme_str().unwrap_or("http");
+            Some(format!("{scheme}://{host}:9464/metrics"))
         }
     }
 }
 
 /// Reads the server's metrics; what cannot be read is said once and then left out.
-struct Meter(Option<String>);
+struct Meter<'a> {
+    url: Option<String>,
+    credentials: &'a Credentials,
+}
 
-impl Meter {
+impl Meter<'_> {
     async fn read(&mut self) -> Option<Reading> {
-        match Reading::take(self.0.clone()?).await {
+        match Reading::take(self.url.as_deref()?, self.credentials.ca()).await {
             Ok(reading) => Some(reading),
             Err(error) => {
-                let url = self.0.take().unwrap_or_default();
+                let url = self.url.take().unwrap_or_default();
                 eprintln!("undertone: {error:#}: {url}; server figures are left out (--metrics)");
                 None
             }
@@ -195,14 +204,15 @@ impl Meter {
 }
 
 async fn measure(args: &Args, connections: u32, audio: LoopedAudio) -> anyhow::Result<Report> {
-    let mut meter = Meter(metrics_url(args));
+    let credentials = args.credentials.read(&args.target)?;
+    let mut meter = Meter { url: metrics_url(args), credentials: &credentials };
     let idle = meter.read().await;
     if idle.as_ref().is_some_and(|idle| idle.streams_ended() > 0.0) {
         eprintln!(
             "undertone: the server has served streams before; memory per stream will read too low"
         );
     }
-    let clients = connect(args, connections).await?;
+    let clients = connect(args, connections, &credentials).await?;
     let config = v1::StreamConfig {
         audio: Some(audio.format()),
         estimate_interval: Some(render::duration(args.interval.0)),
@@ -277,10 +287,14 @@ async fn measure(args: &Args, connections: u32, audio: LoopedAudio) -> anyhow::R
     })
 }
 
-async fn connect(args: &Args, connections: u32) -> anyhow::Result<Vec<Client>> {
+async fn connect(
+    args: &Args,
+    connections: u32,
+    credentials: &Credentials,
+) -> anyhow::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(connections as usize);
     for _ in 0..connections {
-        clients.push(Client::connect(&args.target).await?);
+        clients.push(Client::connect(&args.target, credentials).await?);
     }
     Ok(clients)
 }

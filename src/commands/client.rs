@@ -1,6 +1,8 @@
 //! The client side that `stream` and `bench` share: a connection, a stream on it, and what a server
 //! answers when it refuses, in words.
 
+mod credentials;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,11 +11,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use tokio_stream::Stream;
+use tonic::metadata::{Ascii, MetadataValue};
 pub(super) use tonic::transport::Uri;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request as Call, Status};
 use tonic_types::StatusExt as _;
 
+pub(super) use self::credentials::{CredentialArgs, Credentials};
 use crate::wire::v1;
 use crate::wire::v1::emotion_service_client::EmotionServiceClient;
 use crate::wire::v1::stream_emotion_request::Message as Request;
@@ -111,6 +115,9 @@ impl From<Status> for Failure {
                 let delay = humantime::format_duration(whole_ms(delay));
                 Some(format!("try again in {delay}"))
             }
+            (None, Code::Unauthenticated) => Some(
+                "say who calls: --token-file, UNDERTONE_TOKEN or --client-certificate".to_owned(),
+            ),
             (None, Code::Unimplemented) => {
                 Some("this is no Undertone server, or one of another version".to_owned())
             }
@@ -152,24 +159,24 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// An address as people type it: `localhost`, `localhost:50051`, `http://localhost:50051`.
+/// An address as people type it: `localhost`, `localhost:50051`, `https://emotion.example:50051`.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn parse_target(text: &str) -> Result<Uri, String> {
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = with_scheme.parse().map_err(|error: <Uri as FromStr>::Err| {
-        format!("{error}; examples: localhost:50051, http://10.0.0.7:50051")
+        format!("{error}; examples: localhost:50051, https://10.0.0.7:50051")
     })?;
-    if uri.scheme_str() != Some("http") {
-        return Err("only http:// is spoken; put TLS in front of it".to_owned());
-    }
+    let Some(scheme @ ("http" | "https")) = uri.scheme_str() else {
+        return Err("only http:// and https:// are spoken".to_owned());
+    };
     let host = uri.host().unwrap_or_default();
     if host.is_empty() {
         return Err("names no host; example: localhost:50051".to_owned());
     }
     let port = uri.port_u16().unwrap_or(DEFAULT_PORT);
-    format!("http://{host}:{port}")
+    format!("{scheme}://{host}:{port}")
         .parse()
         .map_err(|error: <Uri as FromStr>::Err| error.to_string())
 }
@@ -183,25 +190,49 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     root.to_string()
 }
 
+fn remedy(target: &Uri, cause: &str) -> &'static str {
+    // What rustls says.
+    if cause.contains("UnknownIssuer") {
+        "name the authority of its certificate with --ca"
+    } else if cause.contains("certificate required") || cause.contains("CertificateRequired") {
+        "the server wants to know who calls: --client-certificate and --client-key"
+    } else if target.scheme_str() == Some("https") {
+        "is a server running there, and does it speak TLS?"
+    } else {
+        "is a server running there, without TLS? `undertone serve` starts one; with TLS it is https://"
+    }
+}
+
 /// One HTTP/2 connection. A clone shares it.
 #[derive(Debug, Clone)]
-pub(super) struct Client(EmotionServiceClient<Channel>);
+pub(super) struct Client {
+    service: EmotionServiceClient<Channel>,
+    authorization: Option<MetadataValue<Ascii>>,
+}
 
 impl Client {
     /// Connects.
     ///
     /// # Errors
     /// [`Failure`] if there is nobody.
-    pub(super) async fn connect(target: &Uri) -> Result<Self, Failure> {
-        let endpoint = Endpoint::from(target.clone())
+    pub(super) async fn connect(target: &Uri, credentials: &Credentials) -> Result<Self, Failure> {
+        let failed = |error: tonic::transport::Error| {
+            let cause = root_cause(&error);
+            let remedy = remedy(target, &cause);
+            Failure::unavailable(format!("cannot connect to {target}: {cause}")).with_remedy(remedy)
+        };
+        let mut endpoint = Endpoint::from(target.clone())
             .connect_timeout(CONNECT_TIMEOUT)
             // Small messages both ways all the time: waiting to fill packets only adds latency.
             .tcp_nodelay(true);
-        let channel = endpoint.connect().await.map_err(|error| {
-            Failure::unavailable(format!("cannot connect to {target}: {}", root_cause(&error)))
-                .with_remedy("is a server running there? `undertone serve` starts one")
-        })?;
-        Ok(Self(EmotionServiceClient::new(channel)))
+        if let Some(tls) = credentials.tls() {
+            endpoint = endpoint.tls_config(tls.clone()).map_err(failed)?;
+        }
+        let channel = endpoint.connect().await.map_err(failed)?;
+        Ok(Self {
+            service: EmotionServiceClient::new(channel),
+            authorization: credentials.authorization().cloned(),
+        })
     }
 
     /// Opens a stream. `requests` ends when the client has no more to say.
@@ -212,7 +243,11 @@ impl Client {
         &self,
         requests: impl Stream<Item = v1::StreamEmotionRequest> + Send + 'static,
     ) -> Result<Responses, Failure> {
-        let responses = self.0.clone().stream_emotion(requests).await?;
+        let mut call = Call::new(requests);
+        if let Some(authorization) = &self.authorization {
+            call.metadata_mut().insert("authorization", authorization.clone());
+        }
+        let responses = self.service.clone().stream_emotion(call).await?;
         Ok(Responses(responses.into_inner()))
     }
 }
@@ -339,10 +374,11 @@ mod tests {
             ("localhost:1234", "http://localhost:1234/"),
             ("http://10.0.0.7", "http://10.0.0.7:50051/"),
             ("[::1]:50051", "http://[::1]:50051/"),
+            ("https://localhost", "https://localhost:50051/"),
         ] {
             assert_eq!(parse_target(typed).unwrap().to_string(), full);
         }
-        for wrong in ["", "https://localhost", "http://", "two words", "unix:///tmp/socket"] {
+        for wrong in ["", "ftp://localhost", "http://", "two words", "unix:///tmp/socket"] {
             assert!(parse_target(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -10,6 +10,7 @@ mod corpus;
 mod delivery;
 mod escalations;
 mod evaluate;
+mod identities;
 mod policy;
 mod serve;
 mod stream;
@@ -65,6 +66,9 @@ enum Command {
     /// Check who is told of escalations, and try it out.
     #[command(subcommand)]
     Delivery(delivery::Command),
+    /// Check who may call, and make tokens.
+    #[command(subcommand)]
+    Identities(identities::Command),
     /// Find the clips of speech-emotion corpora.
     #[command(subcommand)]
     Corpus(corpus::Command),
@@ -98,6 +102,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Escalations(command) => escalations::run(&command),
         Command::Policy(command) => policy::run(command),
         Command::Delivery(command) => delivery::run(&command),
+        Command::Identities(command) => identities::run(&command),
         Command::Corpus(command) => corpus::run(command),
         Command::Features(args) => corpus::features(&args),
         Command::Evaluate(args) => evaluate::run(&args),
@@ -123,7 +128,9 @@ pub fn run(cli: Cli) -> ExitCode {
 fn is_bad_config(error: &anyhow::Error) -> bool {
     use crate::escalation::StoreError;
     use crate::server::ServeError;
+    use crate::server::identity::IdentitiesError;
     error.is::<ConfigError>()
+        || error.is::<IdentitiesError>()
         || error.is::<DeliveryError>()
         || matches!(
             error.downcast_ref::<ServeError>(),
@@ -132,6 +139,8 @@ fn is_bad_config(error: &anyhow::Error) -> bool {
                     | ServeError::Policies(_)
                     | ServeError::DefaultPolicy { .. }
                     | ServeError::Lease { .. }
+                    | ServeError::Tls(_)
+                    | ServeError::Identities(_)
                     | ServeError::Store(StoreError::Url(_))
             )
         )
@@ -147,6 +156,7 @@ fn check(source: &Source) -> anyhow::Result<ExitCode> {
     load_models(&settings)?;
     crate::server::Prepared::new(&settings)?;
     crate::server::keyring(&settings)?;
+    crate::server::Entrance::new(&settings)?;
     print!("{}", toml::to_string(&settings)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -25,7 +25,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{
-    DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Uri, audio_request, parse_target,
+    CredentialArgs, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Uri, audio_request,
+    parse_target,
 };
 use crate::config::Span;
 use crate::wire::{render, v1};
@@ -121,6 +122,8 @@ pub(super) struct Args {
     /// Interleaved channels of piped audio, 1 to 8.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8), help_heading = "Piped audio")]
     channels: u32,
+    #[command(flatten)]
+    credentials: CredentialArgs,
 }
 
 fn parse_speed(text: &str) -> Result<f64, String> {
@@ -193,11 +196,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn stream(args: Args) -> anyhow::Result<ExitCode> {
     let source = args.open()?;
     let shape = source.shape();
+    let credentials = args.credentials.read(&args.target)?;
     let (requests, queue) = mpsc::channel(QUEUE);
     let config = v1::StreamConfig { policy: args.policy.choice()?, ..args.config(shape) };
     let (out, responses) = mpsc::channel(QUEUE);
     let patience = args.reconnect_for.0;
-    tokio::spawn(Carrier::new(args.target.clone(), config, patience, queue, out).run());
+    let server = (args.target.clone(), credentials);
+    tokio::spawn(Carrier::new(server, config, patience, queue, out).run());
     let stop = CancellationToken::new();
     let sent = Arc::new(AtomicU64::new(0));
     let sender =

@@ -94,7 +94,7 @@ impl EscalationService for Escalations {
         &self,
         request: Request<v1::ListEscalationsRequest>,
     ) -> Result<Response<v1::ListEscalationsResponse>, Status> {
-        let caller = caller(request.extensions());
+        let caller = caller(request.extensions())?;
         let request = request.into_inner();
         let filter = parse::filter(request.filter.as_ref()).map_err(invalid)?;
         let filter = scoped(filter, &caller)?;
@@ -110,7 +110,7 @@ impl EscalationService for Escalations {
         &self,
         request: Request<v1::GetEscalationRequest>,
     ) -> Result<Response<v1::GetEscalationResponse>, Status> {
-        let caller = caller(request.extensions());
+        let caller = caller(request.extensions())?;
         let id = parse::one_escalation("id", &request.into_inner().id).map_err(invalid)?;
         // The history first: what happens in between is then in the escalation at most.
         let history = self.recorder.store().history(id).await.map_err(store)?;
@@ -128,7 +128,7 @@ impl EscalationService for Escalations {
         &self,
         request: Request<v1::AcknowledgeEscalationRequest>,
     ) -> Result<Response<v1::AcknowledgeEscalationResponse>, Status> {
-        let caller = caller(request.extensions());
+        let caller = caller(request.extensions())?;
         let request = request.into_inner();
         let parts = (request.id.as_str(), request.actor.as_str(), request.note.as_str());
         let asked = parse::acknowledgement(parts, ["id", "actor", "note"]).map_err(invalid)?;
@@ -158,7 +158,7 @@ impl EscalationService for Escalations {
         &self,
         request: Request<v1::WatchEscalationsRequest>,
     ) -> Result<Response<Self::WatchEscalationsStream>, Status> {
-        let caller = caller(request.extensions());
+        let caller = caller(request.extensions())?;
         let request = request.into_inner();
         let filter = parse::filter(request.filter.as_ref()).map_err(invalid)?;
         let filter = scoped(filter, &caller)?;

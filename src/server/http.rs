@@ -1,19 +1,28 @@
 //! The HTTP port: metrics for Prometheus, probes, the live sessions.
+//!
+//! Metrics and probes carry no tenant's data and need no identity. `/sessions` does: the role admin, as soon
+//! as identities are configured; and no token is taken where it could be read on the way.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State as Extract;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use axum::{Json, Router};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::identity::{Gate, Refusal};
 use super::observe::Observer;
+use super::tls::Handshakes;
 use crate::escalation::Health;
-use crate::session::Registry;
+use crate::identity::{Identity, Role, Tenant};
+use crate::session::{Listed, Registry};
 
 /// What the handlers see.
 #[derive(Debug, Clone)]
@@ -23,10 +32,33 @@ pub(super) struct State {
     pub(super) observer: Arc<Observer>,
     /// How the escalation store is, if there is one.
     pub(super) health: Option<watch::Receiver<Health>>,
+    pub(super) gate: Arc<Gate>,
+    /// Whether what is asked and answered stays between caller and server.
+    pub(super) confidential: bool,
+}
+
+/// A socket on which to serve, with or without TLS.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Plain(TcpListener),
+    Tls(Handshakes),
+}
+
+impl Listener for Handshakes {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        self.next().await
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Handshakes::local_addr(self)
+    }
 }
 
 /// Serves until `closing`.
-pub(super) async fn serve(listener: TcpListener, state: State, closing: CancellationToken) {
+pub(super) async fn serve(incoming: Incoming, state: State, closing: CancellationToken) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         // Alive: the process answers. Ready: it takes new streams.
@@ -34,6 +66,17 @@ pub(super) async fn serve(listener: TcpListener, state: State, closing: Cancella
         .route("/readyz", get(ready))
         .route("/sessions", get(sessions))
         .with_state(state);
+    match incoming {
+        Incoming::Plain(listener) => serve_on(listener, router, closing).await,
+        Incoming::Tls(handshakes) => serve_on(handshakes, router, closing).await,
+    }
+}
+
+async fn serve_on<L>(listener: L, router: Router, closing: CancellationToken)
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
     let served = axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "HTTP port failed");
@@ -61,6 +104,41 @@ async fn ready(Extract(state): Extract<State>) -> impl IntoResponse {
     }
 }
 
-async fn sessions(Extract(state): Extract<State>) -> impl IntoResponse {
-    Json(state.registry.list(None))
+async fn sessions(Extract(state): Extract<State>, headers: HeaderMap) -> Response {
+    if !state.confidential && state.gate.identities().is_some() {
+        let text = "sessions are listed over TLS, or where only this machine reaches the port; see http_tls\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    match admin(&state.gate, &headers).await {
+        Ok(identity) => Json(state.registry.list(identity.reach())).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn admin(gate: &Gate, headers: &HeaderMap) -> Result<Arc<Identity>, Refusal> {
+    let identity = gate.identify(headers, None).await?;
+    if identity.may(Role::Admin) {
+        return Ok(identity);
+    }
+    Err(Refusal::RoleMissing {
+        name: identity.name.as_ref().to_owned(),
+        role: Role::Admin,
+        method: "GET /sessions".to_owned(),
+    })
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let text = format!("{}: {refusal}\n", refusal.reason());
+    match refusal {
+        Refusal::TokenMissing { .. }
+        | Refusal::TokenUnknown
+        | Refusal::TokenExpired
+        | Refusal::TokenInvalid { .. }
+        | Refusal::CertificateUnknown { .. } => {
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], text).into_response()
+        }
+        Refusal::RoleMissing { .. } => (StatusCode::FORBIDDEN, text).into_response(),
+        Refusal::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, text).into_response(),
+        Refusal::UnknownMethod { .. } => (StatusCode::NOT_FOUND, text).into_response(),
+    }
 }

@@ -6,17 +6,18 @@
 
 mod escalations;
 mod http;
+pub mod identity;
 mod keys;
 pub mod observe;
 mod service;
 pub mod status;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
@@ -34,9 +35,12 @@ use crate::wire::v1::emotion_service_server::EmotionServiceServer;
 use crate::wire::v1::escalation_service_server::EscalationServiceServer;
 
 use escalations::Escalations;
+use identity::{Gate, GateLayer, IdentitiesError};
 pub use keys::keyring;
 pub use observe::Observer;
 pub use service::Service;
+pub use tls::TlsError;
+use tls::{Accept, Handshakes, Port, Reload, Tls};
 
 /// Why the server ends badly.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +91,12 @@ pub enum ServeError {
     /// There are no random numbers for a key.
     #[error("resume_keys: {0}")]
     Keys(#[from] TokenError),
+    /// A certificate or key that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A file of identities that cannot be used.
+    #[error(transparent)]
+    Identities(#[from] IdentitiesError),
     /// Reflection cannot be built.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -223,6 +233,60 @@ impl Prepared {
     }
 }
 
+/// Who may call and over what, checked but not served.
+#[derive(Debug)]
+pub struct Entrance {
+    tls: Option<Arc<Tls>>,
+    gate: Arc<Gate>,
+}
+
+impl Entrance {
+    /// Reads certificates and identities.
+    ///
+    /// # Errors
+    /// [`ServeError`] with the setting's name.
+    pub fn new(settings: &Settings) -> Result<Self, ServeError> {
+        Ok(Self { tls: Tls::open(settings)?, gate: Gate::open(settings)? })
+    }
+
+    /// Says who can call, where that may surprise.
+    fn tell(&self, settings: &Settings) {
+        let everybody = !settings.is_guarded();
+        if settings.is_local() {
+            if everybody {
+                tracing::info!(
+                    "only this machine can call, without saying who: no identities are configured"
+                );
+            }
+        } else if settings.insecure && (everybody || self.tls.is_none()) {
+            tracing::warn!(
+                tls = self.tls.is_some(),
+                identities = settings.is_guarded(),
+                "insecure: other machines can call without TLS, without saying who, or both"
+            );
+        }
+    }
+
+    /// Looks at the files on `tasks` until `background` ends.
+    fn keep(&self, settings: &Settings, background: &CancellationToken, tasks: &TaskTracker) {
+        tasks.spawn(self.gate.clone().keep(background.clone()));
+        if let Some(tls) = &self.tls {
+            let pause = settings.tls_reload.0;
+            tasks.spawn(reload_certificates(tls.clone(), pause, background.clone()));
+        }
+    }
+
+    fn http(&self, listener: TcpListener, settings: &Settings) -> http::Incoming {
+        match &self.tls {
+            Some(tls) if settings.has_http_tls() => {
+                let tls = tls.clone();
+                http::Incoming::Tls(Handshakes::new(listener, tls, Port::Http, settings))
+            }
+            Some(_) | None => http::Incoming::Plain(listener),
+        }
+    }
+}
+
 /// Serves on `sockets` until `stop` is cancelled (a clean end) or an engine dies.
 ///
 /// # Errors
@@ -241,6 +305,8 @@ pub async fn run(
         metrics().model_loaded(&model.manifest.name, &model.manifest.version);
     }
     let tasks = TaskTracker::new();
+    let entrance = Entrance::new(settings)?;
+    entrance.tell(settings);
     let (escalating, recording) = Prepared::new(settings)?.start(settings).await?.unzip();
     let (resuming, new_keys) = keys::resuming(settings)?.unzip();
     let context = Context {
@@ -263,6 +329,7 @@ pub async fn run(
     if let Some(new_keys) = new_keys {
         tasks.spawn(keys::reload(settings.resume_keys.clone(), new_keys, background.clone()));
     }
+    entrance.keep(settings, &background, &tasks);
     let escalations = escalating.as_ref().map(|escalating| {
         let serving = (&registry, &health, &draining);
         escalation_service(escalating, settings, serving, &background, &tasks)
@@ -277,29 +344,32 @@ pub async fn run(
 
     let closing = CancellationToken::new();
     let grpc = Server::builder()
-        // Small messages both ways all the time: waiting to fill packets only adds latency.
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .accept_http1(true)
         .layer(tonic_web::GrpcWebLayer::new())
+        .layer(GateLayer::new(entrance.gate.clone()))
         .add_service(health_service)
         .add_service(emotion)
         .add_optional_service(escalations)
         .add_optional_service(reflection_v1)
-        .add_optional_service(reflection_v1alpha)
-        .serve_with_incoming_shutdown(
-            TcpListenerStream::new(sockets.grpc),
-            closing.clone().cancelled_owned(),
-        );
-    let mut grpc = tokio::spawn(grpc);
+        .add_optional_service(reflection_v1alpha);
+    let closed = closing.clone().cancelled_owned();
+    let mut grpc = if let Some(tls) = &entrance.tls {
+        let incoming = Handshakes::new(sockets.grpc, tls.clone(), Port::Grpc, settings);
+        tokio::spawn(grpc.serve_with_incoming_shutdown(incoming, closed))
+    } else {
+        tokio::spawn(grpc.serve_with_incoming_shutdown(Accept::new(sockets.grpc), closed))
+    };
     let http = tokio::spawn(http::serve(
-        sockets.http,
+        entrance.http(sockets.http, settings),
         http::State {
             registry,
             draining: draining.clone(),
             observer,
             health: escalating.as_ref().map(|escalating| escalating.recorder.health()),
+            gate: entrance.gate.clone(),
+            confidential: settings.has_http_tls() || settings.is_http_local() || settings.insecure,
         },
         closing.clone(),
     ));
@@ -420,9 +490,30 @@ async fn reload_policies(library: Arc<Library>, pause: Duration, stop: Cancellat
     }
 }
 
-/// Who calls, as authentication has found out.
-fn caller(extensions: &tonic::Extensions) -> Arc<Identity> {
-    extensions.get::<Arc<Identity>>().cloned().unwrap_or_else(Identity::anonymous)
+/// Who calls, as the gate has found out.
+///
+/// # Errors
+/// `INTERNAL` if the call has come past the gate: nobody is served then.
+#[allow(clippy::result_large_err, reason = "tonic's own type")]
+fn caller(extensions: &tonic::Extensions) -> Result<Arc<Identity>, tonic::Status> {
+    extensions.get::<Arc<Identity>>().cloned().ok_or_else(status::no_identity)
+}
+
+/// Looks at the files of TLS every `pause`.
+async fn reload_certificates(tls: Arc<Tls>, pause: Duration, stop: CancellationToken) {
+    // Cut off while it waits: a look at the files blocks and ends.
+    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        let looked = tls.clone();
+        match tokio::task::spawn_blocking(move || looked.reload()).await {
+            Ok(Reload::Same) => {}
+            Ok(Reload::Changed) => metrics().secret_reload("certificates", "changed"),
+            Ok(Reload::Refused(error)) => {
+                metrics().secret_reload("certificates", "refused");
+                tracing::error!(%error, "certificates refused; those before stay in force");
+            }
+            Err(_) => return,
+        }
+    }
 }
 
 fn flatten(

@@ -134,7 +134,7 @@ impl EmotionService for Service {
         let (outbox, inbox) = mpsc::channel(actor::OUTBOX);
         // The last word, behind everything that was queued.
         let (last, status) = oneshot::channel::<Status>();
-        let caller = caller(request.extensions());
+        let caller = caller(request.extensions())?;
         let requests = request.into_inner();
         let context = self.context.clone();
         self.tasks.spawn(async move {

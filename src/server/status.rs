@@ -3,7 +3,8 @@
 //! Codes: `INVALID_ARGUMENT` for configuration and format, `FAILED_PRECONDITION` for the wrong order,
 //! `ALREADY_EXISTS` for a name that is taken, `ABORTED` for a stream whose session goes on in another, `NOT_FOUND` for a model, `RESOURCE_EXHAUSTED` for limits and
 //! capacity, `OUT_OF_RANGE` for a stream that is too long, `DEADLINE_EXCEEDED` for time-outs, `DATA_LOSS` for
-//! audio that cannot be decoded, `UNAVAILABLE` while draining, `INTERNAL` for our own faults.
+//! audio that cannot be decoded, `UNAUTHENTICATED` where it is not known who calls, `PERMISSION_DENIED` where it is
+//! and does not suffice, `UNAVAILABLE` while draining, `INTERNAL` for our own faults.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::identity::Refusal;
 use crate::audio::{AudioError, ErrorKind};
 use crate::escalation::StoreError;
 use crate::model::EngineError;
@@ -163,6 +165,11 @@ pub fn no_escalation(name: &str) -> Status {
     field(Code::NotFound, text, "ESCALATION_NOT_FOUND", name)
 }
 
+/// A call came past the gate, which is a defect of the service.
+pub fn no_identity() -> Status {
+    plain(Code::Internal, "the call has no identity".to_owned(), "NO_IDENTITY")
+}
+
 /// What is asked for is another tenant's.
 pub fn other_tenant() -> Status {
     let text = "this identity sees its own tenant's escalations only".to_owned();
@@ -175,6 +182,26 @@ pub fn too_many_watchers(limit: u32) -> Status {
     status(Code::ResourceExhausted, text, "TOO_MANY_WATCHES", |details| {
         details.set_retry_info(Some(RETRY_WHEN_FULL));
     })
+}
+
+/// When a client may ask again while an issuer's keys cannot be had.
+const RETRY_KEYS: Duration = Duration::from_secs(10);
+
+/// A call that is not let in.
+pub fn of_refusal(refusal: &Refusal) -> Status {
+    let (text, reason) = (refusal.to_string(), refusal.reason());
+    match refusal {
+        Refusal::TokenMissing { .. }
+        | Refusal::TokenUnknown
+        | Refusal::TokenExpired
+        | Refusal::TokenInvalid { .. }
+        | Refusal::CertificateUnknown { .. } => plain(Code::Unauthenticated, text, reason),
+        Refusal::KeysUnavailable => status(Code::Unavailable, text, reason, |details| {
+            details.set_retry_info(Some(RETRY_KEYS));
+        }),
+        Refusal::RoleMissing { .. } => plain(Code::PermissionDenied, text, reason),
+        Refusal::UnknownMethod { .. } => plain(Code::Unimplemented, text, reason),
+    }
 }
 
 /// The server is about to end.

@@ -28,5 +28,5 @@ pub use actor::{Context, Escalating, Limits, Outcome, SessionError, Source, Sour
 pub use analysis::{Analysis, AnalysisError, AnalysisState, Listening};
 pub use checkpoint::{ResumeError, Resuming};
 pub use listener::Listener;
-pub use registry::Registry;
+pub use registry::{Listed, Registry};
 pub use token::{Keyring, KeyringError, TokenError};

@@ -1,8 +1,11 @@
 //! The bodies of fuzz targets on stable Rust, driven by random bytes: sessions, with the stand-in model
-//! and with the real tiny ones, policies, states and tokens.
+//! and with the real tiny ones, policies, states, tokens, and files of identities.
+
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use prost::Message as _;
+use undertone::server::identity::Gate;
 
 use crate::signal::{encode, speech};
 use crate::support::{PLAIN, TINY, chunks, mark, wrap};
@@ -19,9 +22,29 @@ mod policy_target;
 #[allow(unreachable_pub, reason = "public for libFuzzer's target")]
 mod resume_target;
 
+#[path = "../../fuzz/src/identities.rs"]
+#[allow(unreachable_pub, reason = "public for libFuzzer's target")]
+mod identities_target;
+
+use identities_target::identities_parse;
 use policy_target::policy_parse;
 use resume_target::{resume_state, resume_token};
 use session_target::{session, session_with};
+
+/// A gate that knows those of the example.
+static GATE: LazyLock<(tokio::runtime::Runtime, Arc<Gate>)> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let signer = crate::pki::Signer::new("ES256", "one");
+    let site = crate::pki::Site::new();
+    site.write("jwks.json", &crate::pki::jwks(&[&signer]));
+    let mut settings = crate::support::settings();
+    let text = format!(
+        "jwt: [{{name: sso, issuer: me, audience: [us], jwks: '{}'}}]\n",
+        site.path("jwks.json").display()
+    );
+    site.identities(&mut settings, &text);
+    (runtime, Gate::open(&settings).unwrap())
+});
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
@@ -58,6 +81,38 @@ proptest! {
         let at = at.index(text.len());
         let end = (at + length).min(text.len());
         policy_parse(&[&text.as_bytes()[..at], &filling, &text.as_bytes()[end..]].concat());
+    }
+
+    #[test]
+    fn no_damage_to_a_file_of_identities_panics(
+        at in any::<prop::sample::Index>(),
+        length in 0_usize..60,
+        filling in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let text = include_bytes!("../../examples/identities.yaml");
+        let at = at.index(text.len());
+        let end = (at + length).min(text.len());
+        identities_parse(&[&text[..at], &filling, &text[end..]].concat());
+    }
+
+    #[test]
+    fn no_authorization_header_panics_and_made_up_ones_are_nobodys(
+        scheme in prop::sample::select(vec!["Bearer ", "bearer ", "Basic ", ""]),
+        token in "[A-Za-z0-9._~+/= -]{0,80}",
+        dots in prop::collection::vec("[A-Za-z0-9_-]{0,60}", 3),
+        junk in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        for value in [
+            format!("{scheme}{token}").into_bytes(),
+            format!("{scheme}{}", dots.join(".")).into_bytes(),
+            junk,
+        ] {
+            identities_parse(&value);
+            let Ok(value) = axum::http::HeaderValue::from_bytes(&value) else { continue };
+            let headers = [(axum::http::header::AUTHORIZATION, value)].into_iter().collect();
+            let (runtime, gate) = &*GATE;
+            assert!(runtime.block_on(gate.identify(&headers, None)).is_err());
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`limits`] | what a client may not do |
 //! | [`clients`] | clients that vanish or do not read |
 //! | [`engine`] | engines that die, servers that stop |
+//! | [`identity`], [`tokens`], [`tls`], [`pki`] | who calls, what they may, over what |
 //! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
 //! | [`process`], [`otlp`] | the real binary |
 //! | [`evaluate`] | judging models on labelled clips |
@@ -20,7 +21,7 @@
 //! | [`operations`] | `undertone escalations` beside a running server |
 //! | [`policies`] | policies tried on recordings and rehearsed |
 //! | [`store`] | the escalation store, SQLite and PostgreSQL |
-//! | [`sinks`] | what arrives where escalations are delivered |
+//! | [`sinks`], [`sinks_tls`] | what arrives where escalations are delivered |
 //! | [`crash`] | escalations arrive, whatever dies or fails |
 //! | [`resume`] | streams that break off and go on |
 //! | [`resume_state`] | streams that go on from a state |
@@ -51,10 +52,12 @@ mod engine;
 mod escalations;
 mod evaluate;
 mod fuzzing;
+mod identity;
 mod limits;
 mod models;
 mod operations;
 mod otlp;
+mod pki;
 mod policies;
 mod process;
 mod protocol;
@@ -63,5 +66,8 @@ mod resumer;
 mod resume_state;
 mod signal;
 mod sinks;
+mod sinks_tls;
 mod store;
 mod support;
+mod tls;
+mod tokens;

@@ -21,7 +21,7 @@ use undertone::escalation::{Kind, Occurrence};
 use crate::support::{PATIENCE, until};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-const TOKEN: &str = "a-token-that-nobody-may-see";
+pub(crate) const TOKEN: &str = "a-token-that-nobody-may-see";
 
 struct Known;
 
@@ -40,13 +40,13 @@ impl Secrets for Known {
 }
 
 /// The one sink with the settings `settings`.
-fn sink(settings: &str) -> Arc<Sink> {
+pub(crate) fn sink(settings: &str) -> Arc<Sink> {
     let text = format!("schema: undertone.delivery/v1\nsinks:\n  - name: a\n{settings}\n");
     let delivery = Delivery::parse(&text, &Known).unwrap_or_else(|error| panic!("{error}\n{text}"));
     delivery.sinks().last().unwrap().clone()
 }
 
-fn raised() -> Occurrence {
+pub(crate) fn raised() -> Occurrence {
     sample(Kind::Raised, "s", SAMPLE_TIME)
 }
 
@@ -144,7 +144,7 @@ impl Receiver {
     }
 }
 
-fn retried(verdict: Verdict) -> (String, Option<Duration>) {
+pub(crate) fn retried(verdict: Verdict) -> (String, Option<Duration>) {
     match verdict {
         Verdict::Retry { problem, after } => (problem, after),
         other => panic!("{other:?}"),
@@ -477,9 +477,9 @@ fn checking_a_file_prints_its_sinks_and_no_secret() {
 }
 
 /// A NATS server with JetStream of its own.
-struct NatsServer {
+pub(crate) struct NatsServer {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
     _store: TempDir,
 }
 
@@ -490,13 +490,18 @@ impl Drop for NatsServer {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 impl NatsServer {
     async fn start(port: u16) -> Self {
+        Self::start_with(port, &[]).await
+    }
+
+    /// With further arguments.
+    pub(crate) async fn start_with(port: u16, more: &[&str]) -> Self {
         let store = tempfile::tempdir().unwrap();
         // Debian puts it where the path of an ordinary user does not look.
         let program = ["/usr/sbin/nats-server", "nats-server"]
@@ -507,6 +512,7 @@ impl NatsServer {
             .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream"])
             .args(["--auth", TOKEN, "--store_dir"])
             .arg(store.path())
+            .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -535,7 +541,7 @@ fn nats(port: u16, more: &str) -> Arc<Sink> {
 }
 
 /// Tries until it is delivered, as the outbox would.
-async fn persist(sink: &Sink, occurrence: &Occurrence) -> String {
+pub(crate) async fn persist(sink: &Sink, occurrence: &Occurrence) -> String {
     let mut detail = String::new();
     until("it is delivered", async || match sink.deliver(occurrence, 1).await {
         Verdict::Delivered { detail: told } => {

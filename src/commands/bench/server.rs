@@ -13,16 +13,20 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Reading(HashMap<String, f64>);
 
 impl Reading {
-    /// Reads `url`.
+    /// Reads `url`; `ca` are authorities in PEM, besides the system's.
     ///
     /// # Errors
     /// If there is no such page.
-    pub(super) async fn take(url: String) -> anyhow::Result<Self> {
-        let get = move || -> Result<String, ureq::Error> {
-            let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build();
-            config.new_agent().get(url).call()?.body_mut().read_to_string()
-        };
-        let page = tokio::task::spawn_blocking(get).await?.context("cannot read the metrics")?;
+    pub(super) async fn take(url: &str, ca: Option<&str>) -> anyhow::Result<Self> {
+        // The client takes it from there; it is there already but for the first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy();
+        if let Some(ca) = ca {
+            let authorities = reqwest::Certificate::from_pem_bundle(ca.as_bytes())?;
+            client = client.tls_certs_merge(authorities);
+        }
+        let answer = client.build()?.get(url).send().await.context("cannot read the metrics")?;
+        let page = answer.error_for_status().context("cannot read the metrics")?.text().await?;
         Ok(Self::parse(&page))
     }
 

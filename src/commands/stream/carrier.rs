@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::QUEUE;
-use crate::commands::client::{Client, Failure, Response, Uri, config_request, duration};
+use crate::commands::client::{Client, Credentials, Failure, Response, Uri, config_request, duration};
 use crate::wire::v1;
 use crate::wire::v1::stream_emotion_request::Message as Request;
 
@@ -138,7 +138,7 @@ enum End {
 
 /// One stream over as many connections as it takes.
 pub(super) struct Carrier {
-    target: Uri,
+    server: (Uri, Credentials),
     config: v1::StreamConfig,
     /// How long another connection is tried for.
     patience: Duration,
@@ -150,16 +150,16 @@ pub(super) struct Carrier {
 }
 
 impl Carrier {
-    /// Carries `audio` to `target`; what comes of it goes to `out`. A break is mended for `patience`.
+    /// Carries `audio` to `server`; what comes of it goes to `out`. A break is mended for `patience`.
     pub(super) fn new(
-        target: Uri,
+        server: (Uri, Credentials),
         config: v1::StreamConfig,
         patience: Duration,
         audio: mpsc::Receiver<v1::StreamEmotionRequest>,
         out: mpsc::Sender<Result<Carried, Failure>>,
     ) -> Self {
         let (kept, told) = (Kept::default(), Told::default());
-        Self { target, config, patience, audio, out, kept, token: Bytes::new(), told }
+        Self { server, config, patience, audio, out, kept, token: Bytes::new(), told }
     }
 
     /// Runs to the end of the stream, or of everybody's patience.
@@ -205,7 +205,7 @@ impl Carrier {
     }
 
     async fn converse(&mut self) -> Result<End, Failure> {
-        let client = Client::connect(&self.target).await?;
+        let client = Client::connect(&self.server.0, &self.server.1).await?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let mut requests = Some(requests);
         let config =

@@ -52,6 +52,7 @@ mod tests;
 
 pub use error::DeliveryError;
 pub use parse::Delivery;
+pub(crate) use places::{Place, Places};
 pub use sample::{SAMPLE_TIME, sample};
 pub use secret::Secrets;
 pub use sink::{Rendered, Sink};

@@ -62,21 +62,9 @@ impl Delivery {
     }
 }
 
-/// An error of the YAML reader. Its text never quotes the file: snippets are off.
 fn shape_error(text: &str, error: &serde_saphyr::Error) -> DeliveryError {
-    let place = error.location().map_or_else(Place::default, Place::from);
-    let message = error.without_snippet().to_string();
-    // The place is told once, in front.
-    let prefix = format!("line {} column {}: ", place.line, place.column);
-    let problem = message.strip_prefix(&format!("error: {prefix}")).unwrap_or(&message);
-    let suffix = format!(" at line {}, column {}", place.line, place.column);
-    let problem = problem.strip_suffix(&suffix).unwrap_or(problem);
-    DeliveryError::Shape {
-        line: place.line,
-        column: place.column,
-        field: Places::of(text).path_at(place).to_owned(),
-        problem: problem.to_owned(),
-    }
+    let (Place { line, column }, field, problem) = Places::of_error(text, error);
+    DeliveryError::Shape { line, column, field, problem }
 }
 
 fn sinks(file: &File, secrets: &dyn Secrets) -> Result<Vec<Sink>, Fault> {

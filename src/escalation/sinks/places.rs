@@ -11,9 +11,9 @@ use serde_saphyr::Spanned;
 
 /// A line and a column, both counted from 1; 0 if unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Place {
-    pub(super) line: u64,
-    pub(super) column: u64,
+pub(crate) struct Place {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
 }
 
 impl From<serde_saphyr::Location> for Place {
@@ -34,11 +34,11 @@ struct Setting {
 
 /// Every setting of a text, in its order.
 #[derive(Debug, Default)]
-pub(super) struct Places(Vec<Setting>);
+pub(crate) struct Places(Vec<Setting>);
 
 impl Places {
     /// The places of `text`; none if it is no YAML.
-    pub(super) fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let options = serde_saphyr::options! { with_snippet: false };
         let mut places = Self::default();
         if let Ok(root) = serde_saphyr::from_str_with_options::<Spanned<Node>>(text, options) {
@@ -48,7 +48,7 @@ impl Places {
     }
 
     /// Where `path` stands, or the nearest setting that holds it.
-    pub(super) fn of_path(&self, path: &str) -> Place {
+    pub(crate) fn of_path(&self, path: &str) -> Place {
         let mut path = path;
         loop {
             if let Some(setting) = self.0.iter().find(|setting| setting.path == path) {
@@ -63,7 +63,7 @@ impl Places {
     }
 
     /// The last setting whose key or value begins at or before `place`; "the file" if there is none.
-    pub(super) fn path_at(&self, place: Place) -> &str {
+    pub(crate) fn path_at(&self, place: Place) -> &str {
         let begin = |setting: &&Setting| {
             let begins = [setting.key, setting.value].into_iter().filter(|begin| *begin <= place);
             begins.max()
@@ -72,6 +72,19 @@ impl Places {
             Some(setting) if !setting.path.is_empty() => &setting.path,
             _ => "the file",
         }
+    }
+
+    /// An error of the YAML reader for `text`: its place, the nearest setting, and what is wrong. The text is
+    /// never quoted: read it without snippets.
+    pub(crate) fn of_error(text: &str, error: &serde_saphyr::Error) -> (Place, String, String) {
+        let place = error.location().map_or_else(Place::default, Place::from);
+        let message = error.without_snippet().to_string();
+        // The place is told once, in front.
+        let prefix = format!("line {} column {}: ", place.line, place.column);
+        let problem = message.strip_prefix(&format!("error: {prefix}")).unwrap_or(&message);
+        let suffix = format!(" at line {}, column {}", place.line, place.column);
+        let problem = problem.strip_suffix(&suffix).unwrap_or(problem);
+        (place, Self::of(text).path_at(place).to_owned(), problem.to_owned())
     }
 
     fn collect(&mut self, path: &str, key: Place, node: &Spanned<Node>) {

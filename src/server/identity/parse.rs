@@ -1,0 +1,370 @@
+//! A file of identities' text -> who is known, or what is wrong with it and where.
+
+use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::{Host, Url};
+
+use super::certificate::CertificateName;
+use super::error::{Fault, IdentitiesError};
+use super::file::{CertificateEntry, Entry, File, IssuerEntry, QuotaEntry, SCHEMA};
+use super::jwt::{ClaimNames, Issuer};
+use super::keys::{Keys, Source};
+use super::token::{Held, TokenHash};
+use crate::escalation::sinks::{Place, Places, Secrets};
+use crate::identity::{Identity, Quota, Tenant};
+
+/// Most callers, and most issuers.
+const MAX_IDENTITIES: usize = 10_000;
+const MAX_ISSUERS: usize = 32;
+/// Most tokens, and most certificates, of one caller.
+const MAX_PROOFS: usize = 16;
+/// Largest difference of clocks.
+const MAX_LEEWAY: Duration = Duration::from_secs(300);
+/// Longest time that a connection to an issuer may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who is known, and how they prove it.
+#[derive(Debug, Default)]
+pub struct Identities {
+    all: Vec<Arc<Identity>>,
+    pub(super) tokens: HashMap<TokenHash, Held>,
+    pub(super) certificates: HashMap<CertificateName, Arc<Identity>>,
+    pub(super) issuers: Vec<Arc<Issuer>>,
+}
+
+impl Identities {
+    /// Reads a file of identities, and the files of keys that it names. Nothing is connected to.
+    ///
+    /// # Errors
+    /// [`IdentitiesError`] with line, column, field and remedy.
+    pub fn parse(text: &str, secrets: &dyn Secrets) -> Result<Self, IdentitiesError> {
+        Self::parse_after(text, secrets, None)
+    }
+
+    /// The same, with the keys of issuers that are as they were `before`.
+    pub(super) fn parse_after(
+        text: &str,
+        secrets: &dyn Secrets,
+        before: Option<&Self>,
+    ) -> Result<Self, IdentitiesError> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let (Place { line, column }, field, problem) = Places::of_error(text, &error);
+            IdentitiesError::Shape { line, column, field, problem }
+        })?;
+        read(&file, secrets, before).map_err(|fault| {
+            let Fault { field, problem, remedy } = fault;
+            let Place { line, column } = Places::of(text).of_path(&field);
+            IdentitiesError::Field { line, column, field, problem, remedy }
+        })
+    }
+
+    /// Callers that are known one by one, in the file's order.
+    pub fn all(&self) -> &[Arc<Identity>] {
+        &self.all
+    }
+
+    /// Issuers of tokens: name, and the claim `iss`.
+    pub fn issuers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.issuers.iter().map(|issuer| (issuer.name.as_str(), issuer.url.as_str()))
+    }
+
+    /// Whether any caller may prove itself by a certificate.
+    pub fn has_certificates(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+
+    /// The JSON Schema (2020-12) of files of identities, for editors.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(File).to_value()
+    }
+}
+
+fn read(
+    file: &File,
+    secrets: &dyn Secrets,
+    before: Option<&Identities>,
+) -> Result<Identities, Fault> {
+    if file.schema != SCHEMA {
+        let problem = format!("{:?} is no form of file known here", file.schema);
+        return Err(Fault::new("schema", problem, format!("write {SCHEMA}")));
+    }
+    at_most("identities", file.identities.len(), MAX_IDENTITIES)?;
+    at_most("jwt", file.jwt.len(), MAX_ISSUERS)?;
+    let mut reader = Reader::default();
+    for (index, entry) in file.identities.iter().enumerate() {
+        reader.identity(&format!("identities[{index}]"), entry)?;
+    }
+    let mut issuers = BTreeMap::new();
+    for (index, entry) in file.jwt.iter().enumerate() {
+        let path = format!("jwt[{index}]");
+        reader.take_name(&path, &entry.name)?;
+        let Slot::Vacant(slot) = issuers.entry(&entry.issuer) else {
+            let remedy = "put its audiences into one entry";
+            return Err(Fault::new(
+                format!("{path}.issuer"),
+                "there is an entry for this issuer already",
+                remedy,
+            ));
+        };
+        let issuer = Arc::new(issuer(&path, entry, secrets, before)?);
+        slot.insert(issuer.clone());
+        reader.known.issuers.push(issuer);
+    }
+    Ok(reader.known)
+}
+
+#[derive(Default)]
+struct Reader {
+    known: Identities,
+    names: BTreeSet<String>,
+}
+
+impl Reader {
+    fn take_name(&mut self, path: &str, name: &str) -> Result<(), Fault> {
+        let field = format!("{path}.name");
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+            let remedy = "use 1 to 64 characters of A-Z a-z 0-9 . _ -";
+            return Err(Fault::new(field, format!("{name:?} cannot be a name"), remedy));
+        }
+        if !self.names.insert(name.to_owned()) {
+            let problem = format!("there is {name:?} already");
+            return Err(Fault::new(field, problem, "give it a name of its own"));
+        }
+        Ok(())
+    }
+
+    fn identity(&mut self, path: &str, entry: &Entry) -> Result<(), Fault> {
+        self.take_name(path, &entry.name)?;
+        at_most(&format!("{path}.tokens"), entry.tokens.len(), MAX_PROOFS)?;
+        at_most(&format!("{path}.certificates"), entry.certificates.len(), MAX_PROOFS)?;
+        if entry.tokens.is_empty() && entry.certificates.is_empty() {
+            let remedy = "give it tokens (`undertone identities token` makes one) or certificates";
+            return Err(Fault::new(path, "nothing proves this identity", remedy));
+        }
+        let identity = Arc::new(Identity {
+            name: entry.name.as_str().into(),
+            tenant: tenant(path, &entry.tenant)?,
+            all_tenants: entry.all_tenants,
+            roles: entry.roles.iter().copied().collect(),
+            quota: quota(path, &entry.quota)?,
+        });
+        for (index, token) in entry.tokens.iter().enumerate() {
+            let field = |name: &str| format!("{path}.tokens[{index}].{name}");
+            let hash: TokenHash = token.hash.parse().map_err(|error| {
+                let remedy =
+                    "`undertone identities token` prints the line to write; never write a token";
+                Fault::new(field("hash"), format!("{error}"), remedy)
+            })?;
+            let expires = token
+                .expires
+                .as_deref()
+                .map(|text| {
+                    humantime::parse_rfc3339_weak(text).map_err(|error| {
+                        let remedy = "write a time such as 2027-01-31T00:00:00Z";
+                        Fault::new(field("expires"), format!("{text:?}: {error}"), remedy)
+                    })
+                })
+                .transpose()?;
+            let held = Held { identity: identity.clone(), expires };
+            if self.known.tokens.insert(hash, held).is_some() {
+                let remedy = "a token belongs to one identity: make another one";
+                return Err(Fault::new(field("hash"), "this token is here twice", remedy));
+            }
+        }
+        for (index, certificate) in entry.certificates.iter().enumerate() {
+            let field = format!("{path}.certificates[{index}]");
+            let name = certificate_name(&field, certificate)?;
+            if self.known.certificates.insert(name, identity.clone()).is_some() {
+                let remedy = "a certificate's name belongs to one identity";
+                return Err(Fault::new(field, "this name is here twice", remedy));
+            }
+        }
+        self.known.all.push(identity);
+        Ok(())
+    }
+}
+
+fn at_most(field: &str, count: usize, most: usize) -> Result<(), Fault> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(Fault::new(field, format!("{count} of them; {most} are the most"), "leave some out"))
+}
+
+fn tenant(path: &str, name: &str) -> Result<Tenant, Fault> {
+    name.parse().map_err(|error: crate::identity::BadTenant| {
+        Fault::new(format!("{path}.tenant"), error.to_string(), "give it another name")
+    })
+}
+
+fn quota(path: &str, entry: &QuotaEntry) -> Result<Quota, Fault> {
+    let audio_per_minute = entry.audio_per_minute.map(|span| span.0);
+    if audio_per_minute == Some(Duration::ZERO) {
+        let remedy = "leave it out for the server's own limit, or take the role stream away";
+        return Err(Fault::new(format!("{path}.quota.audio_per_minute"), "is nothing", remedy));
+    }
+    Ok(Quota {
+        streams: entry.streams,
+        audio_per_minute,
+        clip_bytes: entry.clip_bytes,
+        chunk_bytes: entry.chunk_bytes,
+    })
+}
+
+fn certificate_name(field: &str, entry: &CertificateEntry) -> Result<CertificateName, Fault> {
+    let name = match (&entry.uri, &entry.dns, &entry.common_name) {
+        (Some(uri), None, None) => CertificateName::Uri(uri.clone()),
+        (None, Some(dns), None) => CertificateName::Dns(dns.clone()),
+        (None, None, Some(name)) => CertificateName::CommonName(name.clone()),
+        _ => {
+            let problem = "a certificate is known by exactly one of uri, dns and common_name";
+            return Err(Fault::new(field, problem, "write one of them"));
+        }
+    };
+    let (CertificateName::Uri(text)
+    | CertificateName::Dns(text)
+    | CertificateName::CommonName(text)) = &name;
+    if text.is_empty() {
+        return Err(Fault::new(field, "the name is empty", "write what the certificate holds"));
+    }
+    Ok(name)
+}
+
+fn issuer(
+    path: &str,
+    entry: &IssuerEntry,
+    secrets: &dyn Secrets,
+    before: Option<&Identities>,
+) -> Result<Issuer, Fault> {
+    let field = |name: &str| format!("{path}.{name}");
+    if entry.issuer.is_empty() {
+        return Err(Fault::new(field("issuer"), "is empty", "write the claim iss of its tokens"));
+    }
+    if entry.audience.is_empty() || entry.audience.iter().any(String::is_empty) {
+        let remedy = "write what the claim aud of tokens for this server holds";
+        return Err(Fault::new(field("audience"), "says nothing", remedy));
+    }
+    if entry.algorithms.is_empty() {
+        return Err(Fault::new(field("algorithms"), "is empty", "write such as [RS256]"));
+    }
+    if entry.leeway.0 > MAX_LEEWAY {
+        let problem = format!("{} is too much", entry.leeway);
+        return Err(Fault::new(field("leeway"), problem, "set 0s to 5m"));
+    }
+    if entry.tenant.is_some() && entry.claims.tenant.is_some() {
+        let problem = "both this and claims.tenant say the tenant";
+        return Err(Fault::new(field("tenant"), problem, "leave one of them out"));
+    }
+    let tenant = entry.tenant.as_deref().map(|name| tenant(path, name)).transpose()?;
+    Ok(Issuer {
+        name: entry.name.clone(),
+        url: entry.issuer.clone(),
+        audience: entry.audience.clone(),
+        algorithms: entry.algorithms.iter().map(|signing| (*signing).into()).collect(),
+        leeway: entry.leeway.0,
+        claims: ClaimNames {
+            name: entry.claims.name.clone(),
+            tenant: entry.claims.tenant.clone(),
+            roles: entry.claims.roles.clone(),
+        },
+        tenant: tenant.unwrap_or_default(),
+        roles: entry.roles.iter().copied().collect(),
+        role_prefix: entry.role_prefix.clone(),
+        quota: quota(path, &entry.quota)?,
+        keys: keys(path, entry, secrets, before)?,
+    })
+}
+
+fn keys(
+    path: &str,
+    entry: &IssuerEntry,
+    secrets: &dyn Secrets,
+    before: Option<&Identities>,
+) -> Result<Arc<Keys>, Fault> {
+    let field = format!("{path}.jwks");
+    let ca = match &entry.ca {
+        None => None,
+        Some(file) => Some(authorities(&format!("{path}.ca"), file, secrets)?),
+    };
+    let pem = ca.as_deref().unwrap_or_default();
+    let origin = format!(
+        "{} {}",
+        entry.jwks,
+        if ca.is_some() { TokenHash::of(pem).to_string() } else { String::new() }
+    );
+    let old = before.and_then(|before| {
+        before.issuers.iter().map(|issuer| &issuer.keys).find(|keys| keys.origin == origin)
+    });
+    if let Some(old) = old {
+        return Ok(old.clone());
+    }
+    if !entry.jwks.contains("://") {
+        let keys = Keys::new(origin, Source::File(entry.jwks.clone().into()));
+        keys.read(secrets).map_err(|error| {
+            let remedy = "name a file with a JWK Set, {\"keys\": [...]}, or an https:// URL";
+            Fault::new(&field, error.to_string(), remedy)
+        })?;
+        return Ok(Arc::new(keys));
+    }
+    let url = jwks_url(&field, &entry.jwks)?;
+    let client = client(&field, pem)?;
+    Ok(Arc::new(Keys::new(origin, Source::Url { url, client })))
+}
+
+fn authorities(field: &str, file: &Path, secrets: &dyn Secrets) -> Result<String, Fault> {
+    let pem = secrets.file(file).map_err(|error| {
+        Fault::new(field, format!("{}: {error}", file.display()), "make it readable")
+    })?;
+    let found = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
+    if found.is_empty() {
+        let remedy = "name a file with PEM certificates";
+        return Err(Fault::new(field, "no certificate is in it", remedy));
+    }
+    Ok(pem)
+}
+
+fn jwks_url(field: &str, text: &str) -> Result<Url, Fault> {
+    let url: Url = text.parse().map_err(|error: url::ParseError| {
+        Fault::new(field, error.to_string(), "write an https:// URL or the path of a file")
+    })?;
+    let is_local = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_local => Ok(url),
+        scheme => {
+            let problem = format!("keys that come over {scheme}:// could be anybody's");
+            Err(Fault::new(field, problem, "write an https:// URL"))
+        }
+    }
+}
+
+fn client(field: &str, pem: &str) -> Result<reqwest::Client, Fault> {
+    // Every client takes it from there; it is there already but for the first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut client = reqwest::Client::builder()
+        .user_agent(concat!("undertone/", env!("CARGO_PKG_VERSION")))
+        // Redirects and proxies would lead to keys of others.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT);
+    if !pem.is_empty() {
+        let authorities = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
+        client = client.tls_certs_merge(authorities);
+    }
+    client.build().map_err(|error| {
+        let remedy = "install the system's root certificates (package ca-certificates)";
+        Fault::new(field, error.without_url().to_string(), remedy)
+    })
+}
