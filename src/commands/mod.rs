@@ -119,6 +119,7 @@ fn is_bad_config(error: &anyhow::Error) -> bool {
     use crate::escalation::StoreError;
     use crate::server::ServeError;
     error.is::<ConfigError>()
+        || error.is::<crate::server::observe::ObserveError>()
         || error.is::<DeliveryError>()
         || matches!(
             error.downcast_ref::<ServeError>(),
@@ -135,6 +136,7 @@ fn is_bad_config(error: &anyhow::Error) -> bool {
 fn check(source: &Source) -> anyhow::Result<ExitCode> {
     let settings = source.resolve()?;
     load_models(&settings)?;
+    crate::server::observe::check(&settings)?;
     crate::server::Prepared::new(&settings)?;
     print!("{}", toml::to_string(&settings)?);
     Ok(ExitCode::SUCCESS)

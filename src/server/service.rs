@@ -9,13 +9,14 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::status;
 use crate::audio::ClipReader;
 use crate::config::Settings;
 use crate::model::Model;
 use crate::session::{Context, Outcome, SessionError, Source, SourceError, actor, clip};
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, trace};
 use crate::wire::event::Event;
 use crate::wire::parse::{Violation, analyze_request};
 use crate::wire::v1::emotion_service_server::EmotionService;
@@ -86,6 +87,7 @@ struct Active(&'static str);
 impl Drop for Active {
     fn drop(&mut self) {
         metrics().stream_ended(self.0);
+        trace::stream_ended(self.0);
     }
 }
 
@@ -134,13 +136,14 @@ impl EmotionService for Service {
         let (last, status) = oneshot::channel::<Status>();
         let requests = request.into_inner();
         let context = self.context.clone();
-        self.tasks.spawn(async move {
+        let session = async move {
             let ended = serve_stream(context, requests, outbox).await;
             if let Some(status) = ended {
                 // If the client has gone nobody hears it.
                 let _ = last.send(status);
             }
-        });
+        };
+        self.tasks.spawn(session.in_current_span());
         let responses = ReceiverStream::new(inbox).map(Ok);
         let error = async_stream_of(async move { status.await.ok() });
         Ok(Response::new(Box::pin(responses.chain(error))))

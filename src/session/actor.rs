@@ -3,12 +3,11 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::alarm::{Alarm, MAILBOX, News, Told};
 use super::analysis::{Analysis, AnalysisError};
@@ -18,8 +17,10 @@ use crate::escalation::{Kind, Origin, Recorder};
 use crate::model::{Model, Models};
 use crate::policy::{Library, MAX_BYTES, Policy, Severity};
 use crate::telemetry::metrics;
+use crate::telemetry::stage::{self, Stage};
+use crate::telemetry::trace::{SessionKind, SessionTrace};
 use crate::tracking::Abstain;
-use crate::units::{SamplePos, samples_to_duration};
+use crate::units::{HOP_SAMPLES, SamplePos, samples_to_duration};
 use crate::wire::event::{Event, MarkReached, Warning, WarningReason};
 use crate::wire::parse::{
     Defaults, PolicyChoice, StreamSettings, Violation, acknowledgement, stream_config,
@@ -51,6 +52,8 @@ pub struct Limits {
     pub no_speech: Duration,
     /// Time that a draining server leaves its streams.
     pub drain_deadline: Duration,
+    /// Time between two chunks whose stages are traced.
+    pub stage_interval: Duration,
 }
 
 /// How sessions raise escalations.
@@ -229,6 +232,7 @@ pub async fn run(
     source: &mut impl Source,
     outbox: &mpsc::Sender<v1::StreamEmotionResponse>,
 ) -> Result<Outcome, SessionError> {
+    let opening = SystemTime::now();
     // A client that has said nothing yet has nothing to be finished.
     let (config, mut settings) = tokio::select! {
         biased;
@@ -257,7 +261,17 @@ pub async fn run(
         context.limits.no_speech,
     )
     .map_err(AnalysisError::from)?;
-    let span = tracing::info_span!("session", id, model = name);
+    let trace = SessionTrace::begin(
+        &SessionKind {
+            id: &id,
+            model: &name,
+            policy: policy.as_ref().map(|(policy, _)| policy.name()),
+            encoding: settings.format.encoding.name(),
+            rate_hz: settings.format.rate.hz(),
+            channels: settings.format.channels.get() as u32,
+        },
+        context.limits.stage_interval,
+    );
     let started = v1::Started {
         session_id: id.clone(),
         config: Some(render::effective_config(&config, &settings, &id, &name)),
@@ -293,18 +307,22 @@ pub async fn run(
         estimates: 0,
         sequence: None,
         captured_at_us: None,
+        arrived: None,
+        trace,
     };
     drop(config);
-    async {
-        session.outbox.send(Response::Started(started.into())).await?;
-        let worked = session.work(source, &context.draining).await;
-        if worked.is_err() {
-            session.leave().await;
-        }
-        worked
+    session.outbox.send(Response::Started(started.into())).await?;
+    session.trace.opened(opening);
+    let worked = session.work(source, &context.draining).await;
+    if worked.is_err() {
+        session.leave().await;
     }
-    .instrument(span)
-    .await
+    session.trace.ended(
+        session.chunks,
+        session.estimates,
+        session.analysis.position().seconds(),
+    );
+    worked
 }
 
 async fn read_config(
@@ -461,6 +479,9 @@ struct Session<'a> {
     /// The last chunk's number.
     sequence: Option<u64>,
     captured_at_us: Option<i64>,
+    /// When the chunk at hand arrived; none is, while the stream is finished.
+    arrived: Option<Instant>,
+    trace: SessionTrace,
 }
 
 impl Session<'_> {
@@ -595,24 +616,33 @@ impl Session<'_> {
         let before = self.analysis.position();
         self.check_sequence(chunk.sequence);
         self.captured_at_us = chunk.captured_at_us.or(self.captured_at_us);
-        // Spans at debug level cost nothing unless asked for: 10,000 chunks a second pass here.
-        let span = tracing::debug_span!("chunk", bytes = chunk.data.len());
-        let analysed = async {
-            // Long chunks are told about as they are worked through.
-            for slice in chunk.data.chunks(PART_BYTES) {
-                self.analysis.push(slice, &mut self.events).await?;
-                self.flush().await?;
-            }
-            Ok::<(), SessionError>(())
-        };
-        analysed.instrument(span).await?;
+        self.arrived = Some(arrived);
+        // 10,000 chunks a second pass here: one is looked at now and then.
+        if self.trace.wants_chunk(arrived.into_std()) {
+            let (analysed, laps) = stage::timed(self.analyse(&chunk.data)).await;
+            analysed?;
+            self.trace.chunk(chunk.data.len(), &laps);
+        } else {
+            self.analyse(&chunk.data).await?;
+        }
+        self.arrived = None;
         self.chunks += 1;
         let position = self.analysis.position();
         let seconds = position.seconds() - before.seconds();
-        metrics().chunk(seconds, arrived.elapsed());
+        let hops = position.0 / HOP_SAMPLES as u64 - before.0 / HOP_SAMPLES as u64;
+        metrics().chunk(seconds, hops, arrived.elapsed());
         let audio_ms = u64::try_from(position.duration().as_millis()).unwrap_or(u64::MAX);
         self.guard.entry.audio_ms.store(audio_ms, Ordering::Relaxed);
         self.check_pace(position, arrived)
+    }
+
+    async fn analyse(&mut self, data: &[u8]) -> Result<(), SessionError> {
+        // Long chunks are told about as they are worked through.
+        for slice in data.chunks(PART_BYTES) {
+            self.analysis.push(slice, &mut self.events).await?;
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     fn check_sequence(&mut self, sequence: Option<u64>) {
@@ -652,6 +682,7 @@ impl Session<'_> {
         if self.events.is_empty() {
             return Ok(());
         }
+        let began = stage::begin();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             if let Event::Reading(reading) = event {
@@ -660,16 +691,22 @@ impl Session<'_> {
                     self.tell().await?;
                 }
             } else if let Some(response) = self.render(event) {
+                let is_estimate = matches!(response, Response::Estimate(_));
                 self.outbox.send(response).await?;
+                if let Some(arrived) = self.arrived.filter(|_| is_estimate) {
+                    metrics().estimate_queued(arrived.elapsed());
+                }
             }
         }
         self.events = events;
+        stage::end(Stage::Send, began);
         Ok(())
     }
 
-    fn warn(&self, warning: &Warning) -> Option<Response> {
+    fn warn(&mut self, warning: &Warning) -> Option<Response> {
         self.settings.wants_warnings.then(|| {
             metrics().warning(warning.reason.name());
+            self.trace.warning(warning.reason.name());
             Response::Warning(render::warning(warning))
         })
     }
@@ -680,7 +717,9 @@ impl Session<'_> {
             Event::Estimate(estimate) => {
                 self.estimates += 1;
                 self.guard.entry.estimates.store(self.estimates, Ordering::Relaxed);
-                metrics().estimate(estimate.judgement.abstains.map(Abstain::name));
+                let abstains = estimate.judgement.abstains.map(Abstain::name);
+                metrics().estimate(abstains);
+                self.trace.estimate(estimate.channel, abstains);
                 let mut rendered = render::estimate(&estimate, labels);
                 if let Some(alarm) = &self.alarm {
                     let (severity, ids) = alarm.in_force(estimate.channel);
@@ -690,6 +729,9 @@ impl Session<'_> {
             }
             Event::Utterance(utterance) => {
                 metrics().utterance();
+                let speech = utterance.speech_hops * HOP_SAMPLES as u64;
+                let speech = samples_to_duration(speech).as_secs_f64();
+                self.trace.utterance(utterance.channel, speech);
                 self.settings
                     .wants_utterances
                     .then(|| Response::Utterance(render::utterance(&utterance, labels).into()))

@@ -190,7 +190,16 @@ impl Alarm {
                 Kind::Cleared
             }
         };
-        Occurrence { id: Uuid::nil(), sequence: 0, kind, at, actor: None, note: None, escalation }
+        Occurrence {
+            id: Uuid::nil(),
+            sequence: 0,
+            kind,
+            at,
+            actor: None,
+            note: None,
+            traceparent: None,
+            escalation,
+        }
     }
 
     fn track(&mut self, decision: &Decision, id: Uuid) {

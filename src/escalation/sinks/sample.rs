@@ -31,6 +31,7 @@ pub fn sample(kind: Kind, session_id: &str, at: Timestamp) -> Occurrence {
         at,
         actor: (kind == Kind::Acknowledged).then(|| "nurse.meier".to_owned()),
         note: note.map(str::to_owned),
+        traceparent: None,
         escalation: Escalation {
             id,
             session_id: session_id.to_owned(),

@@ -338,14 +338,14 @@ async fn limit(
 }
 
 fn migrator() -> Migrator {
-    let first = Migration::new(
-        1,
-        "escalations".into(),
-        MigrationType::Simple,
-        include_str!("migrations/0001_escalations.sql").into_sql_str(),
-        false,
-    );
-    Migrator::with_migrations(vec![first])
+    let migration = |version, name: &'static str, text: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    // Numbers between are those of migrations that come from elsewhere.
+    Migrator::with_migrations(vec![
+        migration(1, "escalations", include_str!("migrations/0001_escalations.sql")),
+        migration(10, "census", include_str!("migrations/0010_census.sql")),
+    ])
 }
 
 #[cfg(test)]
