@@ -150,6 +150,16 @@ pub struct Outstanding {
 }
 
 impl Metrics {
+    /// What alerts wait for stands at 0 from the start: the first increase of a series that was not there is
+    /// none to Prometheus.
+    fn from_zero(self) -> Self {
+        self.escalations_lost.add(0, &[]);
+        self.suppressed.add(0, &[]);
+        self.refused.add(0, &[KeyValue::new("reason", "full")]);
+        self.policy_reloads.add(0, &[KeyValue::new("outcome", "refused")]);
+        self
+    }
+
     /// A call of `method` ended with a status such as `OK` after `took`. Both are of enumerations.
     pub fn call_ended(&self, method: &'static str, status: &'static str, took: Duration) {
         let mut labels = vec![
@@ -339,7 +349,7 @@ impl Metrics {
 /// [`crate::server::observe`].
 pub fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
-    METRICS.get_or_init(|| Metrics::new(&opentelemetry::global::meter("undertone")))
+    METRICS.get_or_init(|| Metrics::new(&opentelemetry::global::meter("undertone")).from_zero())
 }
 
 /// All that is measured, in the order of `docs/telemetry.md`.

@@ -317,11 +317,7 @@ pub async fn run(
     if worked.is_err() {
         session.leave().await;
     }
-    session.trace.ended(
-        session.chunks,
-        session.estimates,
-        session.analysis.position().seconds(),
-    );
+    session.trace.ended(session.chunks, session.estimates, session.analysis.position().seconds());
     worked
 }
 

@@ -151,14 +151,8 @@ mod tests {
 
     #[test]
     fn names_on_the_page_are_prometheus_own() {
-        let described = |name, kind, unit| Described {
-            name,
-            kind,
-            unit,
-            buckets: &[],
-            labels: &[],
-            what: "",
-        };
+        let described =
+            |name, kind, unit| Described { name, kind, unit, buckets: &[], labels: &[], what: "" };
         for (name, kind, unit, page) in [
             ("a.b", Kind::Counter, "{stream}", "a_b_total"),
             ("a.b", Kind::Counter, "s", "a_b_seconds_total"),

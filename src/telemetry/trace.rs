@@ -111,11 +111,7 @@ fn remote(traceparent: Option<&str>, tracestate: Option<&str>) -> Context {
 }
 
 /// The span of one call. Its parent is what the caller's headers say, and so is whether it is sampled.
-pub fn call(
-    method: &'static str,
-    traceparent: Option<&str>,
-    tracestate: Option<&str>,
-) -> Span {
+pub fn call(method: &'static str, traceparent: Option<&str>, tracestate: Option<&str>) -> Span {
     let span = tracing::info_span!(
         parent: None,
         "call",

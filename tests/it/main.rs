@@ -13,7 +13,8 @@
 //! | [`clients`] | clients that vanish or do not read |
 //! | [`engine`] | engines that die, servers that stop |
 //! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
-//! | [`process`], [`otlp`] | the real binary |
+//! | [`process`], [`otlp`], [`pipes`], [`privacy`] | the real binary |
+//! | [`operators`] | alerts, dashboard, runbook, the metrics they speak of |
 //! | [`evaluate`] | judging models on labelled clips |
 //! | [`corpora`] | corpora from the command line |
 //! | [`escalations`] | policies, the service, the store going away and coming back |
@@ -27,6 +28,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::unnecessary_wraps,
     clippy::manual_midpoint,
@@ -52,8 +54,11 @@ mod fuzzing;
 mod limits;
 mod models;
 mod operations;
+mod operators;
 mod otlp;
+mod pipes;
 mod policies;
+mod privacy;
 mod process;
 mod protocol;
 mod signal;

@@ -63,9 +63,7 @@ fn is_our_span(metadata: &Metadata<'_>) -> bool {
 
 /// What is logged: what the setting says, but not what the exporters complain about every few seconds while
 /// the collector is away. Those complaints are made here, now and then, see `otlp`.
-fn filter<S: Subscriber>(
-    settings: &Settings,
-) -> Result<impl Filter<S> + use<S>, ParseError> {
+fn filter<S: Subscriber>(settings: &Settings) -> Result<impl Filter<S> + use<S>, ParseError> {
     let said: EnvFilter = settings.log.parse()?;
     let not_theirs =
         filter_fn(|metadata: &Metadata<'_>| !metadata.target().starts_with("opentelemetry"));

@@ -52,14 +52,12 @@ mod tests {
     }
 
     fn samples(ratio: f64, parent: Option<TraceFlags>, link: Option<TraceFlags>) -> bool {
-        let parent = parent
-            .map(|flags| Context::new().with_remote_span_context(context(flags)));
+        let parent = parent.map(|flags| Context::new().with_remote_span_context(context(flags)));
         let links: Vec<Link> =
             link.into_iter().map(|flags| Link::with_context(context(flags))).collect();
         let kind = SpanKind::Internal;
         let trace = TraceId::from_bytes([7; 16]);
-        let result =
-            of(ratio).should_sample(parent.as_ref(), trace, "x", &kind, &[], &links);
+        let result = of(ratio).should_sample(parent.as_ref(), trace, "x", &kind, &[], &links);
         result.decision == SamplingDecision::RecordAndSample
     }
 
