@@ -24,7 +24,7 @@ serve: setup ## Serve on loopback with the embedded model.
 
 test: test-rust test-python ## Run every test but training's.
 
-# The servers that tests start themselves.
+# The servers that tests start themselves, and the tool that reads alerts.
 test-servers:
 	@test -x "$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -1)" || command -v initdb >/dev/null || \
 		{ echo "PostgreSQL is missing: apt-get install postgresql" >&2; exit 1; }
@@ -32,6 +32,8 @@ test-servers:
 		{ echo "nats-server is missing: apt-get install nats-server" >&2; exit 1; }
 	@PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || \
 		{ echo "haproxy is missing: apt-get install haproxy" >&2; exit 1; }
+	@command -v promtool >/dev/null || \
+		{ echo "promtool is missing: apt-get install prometheus" >&2; exit 1; }
 
 test-rust: setup test-servers
 	$(CARGO) test

@@ -98,6 +98,37 @@ impl Serialize for StoreUrl {
     }
 }
 
+/// Text that is never shown.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct SecretText(pub String);
+
+impl FromStr for SecretText {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "" } else { "[redacted]" })
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -119,6 +150,9 @@ pub enum ClientAuth {
     /// They must.
     Required,
 }
+
+/// The service's name where nobody says another one.
+pub const SERVICE: &str = "undertone";
 
 /// Declares every setting once: its type, default, environment variable, documentation, and what else clap
 /// is told of its flag.
@@ -309,8 +343,26 @@ settings! {
     log: String = "info".to_owned(), "UNDERTONE_LOG";
     /// How logs look: text or json.
     log_format: LogFormat = LogFormat::Text, "UNDERTONE_LOG_FORMAT";
-    /// OTLP endpoint (gRPC) for traces and metrics, such as <http://localhost:4317> [default: none]
+    /// OTLP endpoint (gRPC) for traces, metrics and logs, such as <http://localhost:4317> [default: none]
     otlp_endpoint: String = String::new(), "UNDERTONE_OTLP_ENDPOINT";
+    /// Headers of every request to it: `name=value,name=value`. Never shown.
+    otlp_headers: SecretText = SecretText::default(), "UNDERTONE_OTLP_HEADERS";
+    /// File that holds the value of `otlp_headers`, such as a mounted secret; goes before it.
+    otlp_headers_file: PathBuf = PathBuf::new(), "UNDERTONE_OTLP_HEADERS_FILE";
+    /// PEM file with the certificates that an https endpoint is trusted by, besides the system's [default: none]
+    otlp_ca: PathBuf = PathBuf::new(), "UNDERTONE_OTLP_CA";
+    /// Longest time that one request to it may take, and the last ones at the end of the process.
+    otlp_timeout: Span = secs(5), "UNDERTONE_OTLP_TIMEOUT";
+    /// Share of the calls that are traced, of those whose caller does not say; 0 to 1.
+    trace_ratio: f64 = 1.0, "UNDERTONE_TRACE_RATIO";
+    /// Time between two chunks of a traced stream whose stages are spans.
+    trace_stage_interval: Span = secs(10), "UNDERTONE_TRACE_STAGE_INTERVAL";
+    /// Name of the service in traces, metrics and logs.
+    service_name: String = SERVICE.to_owned(), "OTEL_SERVICE_NAME";
+    /// Further attributes of the service there: `name=value,name=value` [default: none]
+    resource_attributes: String = String::new(), "OTEL_RESOURCE_ATTRIBUTES";
+    /// Time between two counts of what is in force and what is still to be delivered in the store.
+    census_interval: Span = secs(15), "UNDERTONE_CENSUS_INTERVAL";
 }
 
 /// Largest file with a secret or certificates, in bytes: a whole bundle of root certificates fits.
@@ -492,13 +544,64 @@ impl Settings {
             ("jwks_refresh", self.jwks_refresh, Duration::from_millis(50), DAY),
             ("jwks_retry", self.jwks_retry, Duration::from_millis(50), DAY),
             ("jwks_timeout", self.jwks_timeout, Duration::from_millis(50), Duration::from_mins(1)),
+            ("otlp_timeout", self.otlp_timeout, Duration::from_millis(50), Duration::from_mins(1)),
+            ("trace_stage_interval", self.trace_stage_interval, Duration::from_millis(10), DAY),
+            ("census_interval", self.census_interval, Duration::from_millis(10), DAY),
         ] {
             if !(min..=max).contains(&span.0) {
                 let (min, max) = (Span(min), Span(max));
                 return refuse(key, format!("must be {min} to {max}, not {span}"));
             }
         }
+        if !(0.0..=1.0).contains(&self.trace_ratio) {
+            return refuse("trace_ratio", format!("must be 0 to 1, not {}", self.trace_ratio));
+        }
+        let endpoint = &self.otlp_endpoint;
+        if !(endpoint.is_empty() || is_http(endpoint)) {
+            let problem = "must begin with http:// or https://; example: http://localhost:4317";
+            return refuse("otlp_endpoint", problem.to_owned());
+        }
+        if !self.otlp_ca.as_os_str().is_empty() && !endpoint.starts_with("https://") {
+            return refuse("otlp_ca", "needs an otlp_endpoint with https://".to_owned());
+        }
+        pairs("resource_attributes", &self.resource_attributes)?;
         self.check_exposure()
+    }
+
+    /// Attributes of the service that the operator has set.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] if they are no pairs.
+    pub fn resource_attributes(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        pairs("resource_attributes", &self.resource_attributes)
+    }
+
+    /// Headers of requests to the OTLP endpoint.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if they cannot be read or are no pairs.
+    pub fn otlp_headers(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        let file = &self.otlp_headers_file;
+        if file.as_os_str().is_empty() {
+            return pairs("otlp_headers", &self.otlp_headers.0);
+        }
+        let text = Environment
+            .file(file)
+            .map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+        pairs("otlp_headers_file", text.trim())
+    }
+
+    /// The certificates that an https endpoint is trusted by, besides the system's: PEM.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`].
+    pub fn otlp_ca(&self) -> Result<Option<String>, ConfigError> {
+        let path = &self.otlp_ca;
+        if path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let read = Environment.file(path);
+        read.map(Some).map_err(|source| ConfigError::Read { path: path.clone(), source })
     }
 
     /// How models are loaded.
@@ -589,6 +692,26 @@ impl Settings {
 
 const DAY: Duration = Duration::from_hours(24);
 
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
+}
+
+/// `name=value,name=value`. A problem never shows the values.
+fn pairs(key: &'static str, text: &str) -> Result<Vec<(String, String)>, ConfigError> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let pair = |(number, part): (usize, &str)| match part.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => {
+            let number = number + 1;
+            let problem = format!("entry {number} is no name=value; write name=value,name=value");
+            Err(ConfigError::Value { key, problem })
+        }
+    };
+    parts.enumerate().map(pair).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -627,10 +750,35 @@ mod tests {
             ("estimate_interval = \"50ms\"", "estimate_interval"),
             ("max_realtime_factor = 0.5", "max_realtime_factor"),
             ("no_such_key = 1", "no_such_key"),
+            ("trace_ratio = 1.5", "trace_ratio"),
+            ("trace_stage_interval = \"0s\"", "trace_stage_interval"),
+            ("otlp_endpoint = \"localhost:4317\"", "otlp_endpoint"),
+            ("otlp_ca = \"ca.pem\"", "otlp_ca"),
+            ("resource_attributes = \"a=b,c\"", "resource_attributes"),
             ("max_streams = \"many\"", "max_streams"),
         ] {
             let error = file(text).unwrap_err().to_string();
             assert!(error.contains(key), "{key}: {error}");
         }
+    }
+
+    #[test]
+    fn headers_are_pairs_from_a_setting_or_a_file_and_are_never_shown() {
+        let settings = file("otlp_headers = \"x-key = planted,  x-team=a=b\"").unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = [pair("x-key", "planted"), pair("x-team", "a=b")];
+        assert_eq!(settings.otlp_headers().unwrap(), expected);
+        let shown = format!("{settings:?} {}", toml::to_string(&settings).unwrap());
+        assert!(shown.contains("[redacted]") && !shown.contains("planted"), "{shown}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("headers");
+        std::fs::write(&path, "authorization=Bearer planted\n").unwrap();
+        let settings = Settings { otlp_headers_file: path.clone(), ..settings };
+        let expected = [pair("authorization", "Bearer planted")];
+        assert_eq!(settings.otlp_headers().unwrap(), expected);
+        std::fs::write(&path, "planted").unwrap();
+        let error = settings.otlp_headers().unwrap_err().to_string();
+        assert!(error.contains("otlp_headers_file") && !error.contains("planted"), "{error}");
     }
 }

@@ -1,149 +1,205 @@
-//! Every metric, span and label name, and how they leave the process.
+//! Every metric, span and label name, and what is measured.
 //!
-//! Metrics are OpenTelemetry's: kept in the process, read by Prometheus from the HTTP port, and pushed
-//! over OTLP when an endpoint is configured. Logs and spans are `tracing`'s; spans go out over OTLP with
-//! the metrics. Labels are bounded: the model's name, a stage, a reason; never a session or a client.
+//! In: what happens, told by whoever sees it, through the methods of [`Metrics`] and the functions of
+//! [`trace`] and [`stage`]. Out: OpenTelemetry's instruments and spans; [`crate::server::observe`] says
+//! where they go. Metrics are kept in the process, read by Prometheus from the HTTP port, and pushed over
+//! OTLP when an endpoint is configured.
+//!
+//! Always:
+//! 1. Labels are bounded: enumerations, and names that the operator has configured (models, sinks). Never a
+//!    session, a client or a client's words.
+//! 2. No span and no metric carries audio, what somebody feels, or a label's value.
+//! 3. What happens for every chunk costs no span: stages are looked at every so many seconds, see
+//!    [`stage`].
+//!
+//! | module | what |
+//! |---|---|
+//! | [`instrument`] | an instrument and its description, declared once |
+//! | [`trace`] | spans of calls, sessions and escalations |
+//! | [`stage`] | where the time of one chunk went |
+//! | [`process`] | the process itself: CPU time, memory, descriptors, threads, the runtime's workers |
+
+pub mod instrument;
+pub mod process;
+pub mod stage;
+pub mod trace;
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, UpDownCounter};
+
+use instrument::instruments;
 
 /// Seconds: 0.1 ms to 10 s, the range between one engine run and a stream that has stalled.
-const SECONDS: [f64; 16] = [
+const SECONDS: &[f64] = &[
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
+/// Seconds of a call: what the conventions advise, and beyond for streams, which live for hours.
+const CALL_SECONDS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 60.0, 600.0,
+    3600.0, 14_400.0,
+];
+/// Seconds until a delivery arrives: from a receiver next door to one that was away for a day.
+const LAG_SECONDS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
+    7200.0, 86_400.0,
+];
 /// Rows of a batch.
-const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+const ROWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+/// Bytes of a checkpoint: 1 KiB to 1 MiB.
+const BYTES: &[f64] =
+    &[1024.0, 4096.0, 16_384.0, 65_536.0, 131_072.0, 262_144.0, 524_288.0, 1_048_576.0];
 
-/// The instruments. Names carry their unit the way Prometheus shows them.
-#[derive(Debug)]
-pub struct Metrics {
-    active_streams: UpDownCounter<i64>,
-    streams: Counter<u64>,
-    refused: Counter<u64>,
-    audio_seconds: Counter<f64>,
-    chunks: Counter<u64>,
-    estimates: Counter<u64>,
-    abstentions: Counter<u64>,
-    utterances: Counter<u64>,
-    warnings: Counter<u64>,
-    chunk_seconds: Histogram<f64>,
-    batch_rows: Histogram<u64>,
-    engine_wait: Histogram<f64>,
-    engine_run: Histogram<f64>,
-    model_info: Gauge<u64>,
-    escalations: Counter<u64>,
-    escalations_lost: Counter<u64>,
-    suppressed: Counter<u64>,
-    store_up: Gauge<u64>,
-    store_waiting: Gauge<u64>,
-    store_commit: Histogram<f64>,
-    attempts: Counter<u64>,
-    attempt_seconds: Histogram<f64>,
-    departure: Histogram<f64>,
-    delivery_lag: Histogram<f64>,
-    policy_reloads: Counter<u64>,
-    handshakes: Counter<u64>,
-    authentications: Counter<u64>,
-    secret_reloads: Counter<u64>,
-    certificate_expiry: Gauge<u64>,
+instruments! {
+    /// The service's instruments.
+    pub struct Metrics {
+        calls: Histogram<f64> = "rpc.server.call.duration", "s", CALL_SECONDS,
+            ["rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"],
+            "Calls ended: unary ones and streams";
+        handshakes_failed: Counter<u64> = "undertone.tls.handshake.failures", "{handshake}", [],
+            ["reason"], "TLS handshakes that failed";
+        authentications_failed: Counter<u64> = "undertone.auth.failures", "{call}", [],
+            ["reason"], "Calls whose caller could not be identified or may not do what was asked";
+        quota_refusals: Counter<u64> = "undertone.quota.refusals", "{refusal}", [],
+            ["reason"], "Streams, clips and chunks refused because an identity's quota is used up";
+        active_streams: UpDownCounter<i64> = "undertone.streams.active", "{stream}", [],
+            [], "Streams that are open now";
+        streams: Counter<u64> = "undertone.streams", "{stream}", [],
+            ["outcome"], "Streams ended";
+        refused: Counter<u64> = "undertone.streams.refused", "{stream}", [],
+            ["reason"], "Streams refused";
+        resumed: Counter<u64> = "undertone.streams.resumed", "{stream}", [],
+            ["outcome"], "Streams that asked to go on where another one had ended";
+        checkpoint_bytes: Histogram<u64> = "undertone.checkpoint.size", "By", BYTES,
+            [], "Size of the resume tokens sent";
+        audio_seconds: Counter<f64> = "undertone.audio", "s", [],
+            [], "Audio analysed, per stream (not per channel)";
+        hops: Counter<u64> = "undertone.hops", "{hop}", [],
+            [], "Hops (16 ms) analysed, per stream (not per channel)";
+        chunks: Counter<u64> = "undertone.chunks", "{chunk}", [],
+            [], "Chunks received";
+        estimates: Counter<u64> = "undertone.estimates", "{estimate}", [],
+            [], "Estimates sent";
+        abstentions: Counter<u64> = "undertone.abstentions", "{estimate}", [],
+            ["reason"], "Estimates that abstain";
+        utterances: Counter<u64> = "undertone.utterances", "{utterance}", [],
+            [], "Utterances ended";
+        warnings: Counter<u64> = "undertone.warnings", "{warning}", [],
+            ["reason"], "Warnings sent";
+        chunk_seconds: Histogram<f64> = "undertone.chunk.duration", "s", SECONDS,
+            [], "From a chunk's arrival in the session to its last event being queued for the client";
+        estimate_seconds: Histogram<f64> = "undertone.estimate.latency", "s", SECONDS,
+            [], "From the arrival of the chunk that completes an estimate to its being queued for the client";
+        batch_rows: Histogram<u64> = "undertone.engine.batch", "{row}", ROWS,
+            ["model"], "Rows per engine run";
+        engine_wait: Histogram<f64> = "undertone.engine.wait", "s", SECONDS,
+            ["model"], "From a request to the start of its run";
+        engine_run: Histogram<f64> = "undertone.engine.run", "s", SECONDS,
+            ["model"], "One engine run";
+        model_info: Gauge<u64> = "undertone.model", "{model}", [],
+            ["model", "version"], "1 for each loaded model";
+        escalations: Counter<u64> = "undertone.escalations", "{occurrence}", [],
+            ["event", "severity"], "What happened to escalations";
+        in_force: Gauge<u64> = "undertone.escalations.in_force", "{escalation}", [],
+            ["state"], "Escalations in the store that are not cleared; all replicas see the same";
+        escalations_lost: Counter<u64> = "undertone.escalations.lost", "{change}", [],
+            [], "Changes that could not be recorded; each is in the log";
+        suppressed: Counter<u64> = "undertone.escalations.suppressed", "{escalation}", [],
+            [], "Escalations that a policy's budget swallowed";
+        store_up: Gauge<u64> = "undertone.store.up", "{store}", [],
+            [], "1 while escalations are durable, else 0";
+        store_waiting: Gauge<u64> = "undertone.store.waiting", "{change}", [],
+            [], "Changes that wait in memory for the store";
+        store_commit: Histogram<f64> = "undertone.store.commit", "s", SECONDS,
+            [], "One transaction of the store";
+        attempts: Counter<u64> = "undertone.delivery.attempts", "{attempt}", [],
+            ["sink", "outcome"], "Attempts to deliver";
+        attempt_seconds: Histogram<f64> = "undertone.delivery.attempt", "s", SECONDS,
+            ["sink"], "One attempt to deliver";
+        departure: Histogram<f64> = "undertone.delivery.departure", "s", LAG_SECONDS,
+            ["sink"], "From a decision to the start of the first attempt to deliver it";
+        delivery_lag: Histogram<f64> = "undertone.delivery.lag", "s", LAG_SECONDS,
+            ["sink"], "From a decision to its arrival";
+        deliveries: Gauge<u64> = "undertone.delivery.outstanding", "{delivery}", [],
+            ["sink", "state"], "Deliveries in the store that have not arrived; all replicas see the same";
+        oldest_delivery: Gauge<f64> = "undertone.delivery.oldest", "s", [],
+            ["sink"], "Age of the oldest delivery that is still to be made; 0 if there is none";
+        policy_reloads: Counter<u64> = "undertone.policy.reloads", "{policy}", [],
+            ["outcome"], "Policies read anew";
+        secret_reloads: Counter<u64> = "undertone.secrets.reloads", "{reload}", [],
+            ["kind", "outcome"], "Certificates, identities and keys read anew";
+        certificate_expiry: Gauge<u64> = "undertone.tls.certificate.expiry", "s", [],
+            [], "When the certificate in force expires, in Unix time";
+        exports: Counter<u64> = "undertone.telemetry.exports", "{export}", [],
+            ["signal", "outcome"], "Batches of telemetry pushed to the collector";
+    }
+}
+
+/// What is still to be delivered to one sink.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Outstanding {
+    /// Behind an earlier one.
+    pub waiting: u64,
+    /// To be tried, at once or later.
+    pub due: u64,
+    /// Being tried.
+    pub leased: u64,
+    /// Given up.
+    pub dead: u64,
+    /// Age of the oldest that is not given up.
+    pub oldest: Duration,
 }
 
 impl Metrics {
-    fn new(meter: &Meter) -> Self {
-        let seconds = |name: &'static str, what: &'static str| {
-            meter
-                .f64_histogram(name)
-                .with_unit("s")
-                .with_description(what)
-                .with_boundaries(SECONDS.to_vec())
-                .build()
-        };
-        let count = |name: &'static str, what: &'static str| {
-            meter.u64_counter(name).with_description(what).build()
-        };
-        Self {
-            active_streams: meter
-                .i64_up_down_counter("undertone.streams.active")
-                .with_description("Streams that are open now")
-                .build(),
-            streams: count("undertone.streams", "Streams ended, by outcome"),
-            refused: count("undertone.streams.refused", "Streams refused, by reason"),
-            audio_seconds: meter
-                .f64_counter("undertone.audio")
-                .with_unit("s")
-                .with_description("Audio analysed, per stream (not per channel)")
-                .build(),
-            chunks: count("undertone.chunks", "Chunks received"),
-            estimates: count("undertone.estimates", "Estimates sent"),
-            abstentions: count("undertone.abstentions", "Estimates that abstain, by reason"),
-            utterances: count("undertone.utterances", "Utterances ended"),
-            warnings: count("undertone.warnings", "Warnings sent, by reason"),
-            chunk_seconds: seconds(
-                "undertone.chunk.duration",
-                "From a chunk's arrival in the session to its last event being queued for the client",
-            ),
-            batch_rows: meter
-                .u64_histogram("undertone.engine.batch")
-                .with_description("Rows per engine run")
-                .with_boundaries(ROWS.to_vec())
-                .build(),
-            engine_wait: seconds("undertone.engine.wait", "From a request to the start of its run"),
-            engine_run: seconds("undertone.engine.run", "One engine run"),
-            model_info: meter
-                .u64_gauge("undertone.model")
-                .with_description("1 for each loaded model")
-                .build(),
-            escalations: count(
-                "undertone.escalations",
-                "What happened to escalations, by event and severity",
-            ),
-            escalations_lost: count(
-                "undertone.escalations.lost",
-                "Changes that could not be recorded; each is in the log",
-            ),
-            suppressed: count(
-                "undertone.escalations.suppressed",
-                "Escalations that a policy's budget swallowed",
-            ),
-            store_up: meter
-                .u64_gauge("undertone.store.up")
-                .with_description("1 while escalations are durable")
-                .build(),
-            store_waiting: meter
-                .u64_gauge("undertone.store.waiting")
-                .with_description("Changes that wait in memory for the store")
-                .build(),
-            store_commit: seconds("undertone.store.commit", "One transaction of the store"),
-            attempts: count(
-                "undertone.delivery.attempts",
-                "Attempts to deliver, by sink and outcome",
-            ),
-            attempt_seconds: seconds("undertone.delivery.attempt", "One attempt to deliver"),
-            departure: seconds(
-                "undertone.delivery.departure",
-                "From a decision to the start of the first attempt to deliver it",
-            ),
-            delivery_lag: seconds("undertone.delivery.lag", "From a decision to its arrival"),
-            policy_reloads: count("undertone.policy.reloads", "Policies read anew, by outcome"),
-            handshakes: count("undertone.tls.handshakes", "TLS handshakes ended, by outcome"),
-            authentications: count(
-                "undertone.authentications",
-                "Calls that were asked who calls, by outcome",
-            ),
-            secret_reloads: count(
-                "undertone.secrets.reloads",
-                "Certificates, identities and token keys read anew, by kind and outcome",
-            ),
-            certificate_expiry: meter
-                .u64_gauge("undertone.tls.certificate.expiry")
-                .with_unit("s")
-                .with_description("When the certificate in force expires, in Unix time")
-                .build(),
+    /// What alerts wait for stands at 0 from the start: the first increase of a series that was not there is
+    /// none to Prometheus.
+    fn from_zero(self) -> Self {
+        self.escalations_lost.add(0, &[]);
+        self.suppressed.add(0, &[]);
+        self.refused.add(0, &[KeyValue::new("reason", "full")]);
+        self.policy_reloads.add(0, &[KeyValue::new("outcome", "refused")]);
+        self
+    }
+
+    /// A call of `method` ended with a status such as `OK` after `took`. Both are of enumerations.
+    pub fn call_ended(&self, method: &'static str, status: &'static str, took: Duration) {
+        let mut labels = vec![
+            KeyValue::new("rpc.system.name", "grpc"),
+            KeyValue::new("rpc.method", method),
+            KeyValue::new("rpc.response.status_code", status),
+        ];
+        if trace::is_server_fault(status) {
+            labels.push(KeyValue::new("error.type", status));
         }
+        self.calls.record(took.as_secs_f64(), &labels);
+    }
+
+    /// A TLS handshake failed.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        self.handshakes_failed.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A caller could not be identified, or may not do what was asked.
+    pub fn authentication_failed(&self, reason: &'static str) {
+        self.authentications_failed.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// Something was refused because an identity's quota is used up; `reason` names the quota.
+    pub fn quota_refused(&self, reason: &'static str) {
+        self.quota_refusals.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A stream asked to be resumed: "resumed", or why not.
+    pub fn resume_asked(&self, outcome: &'static str) {
+        self.resumed.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// A checkpoint of `bytes` was sent.
+    pub fn checkpoint(&self, bytes: usize) {
+        self.checkpoint_bytes.record(bytes as u64, &[]);
     }
 
     /// An engine run of `rows` rows took `run`.
@@ -183,10 +239,11 @@ impl Metrics {
         self.refused.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// A chunk of `seconds` of audio was analysed in `took`.
-    pub fn chunk(&self, seconds: f64, took: Duration) {
+    /// A chunk of `seconds` of audio was analysed in `took`, and completed `hops` hops.
+    pub fn chunk(&self, seconds: f64, hops: u64, took: Duration) {
         self.chunks.add(1, &[]);
         self.audio_seconds.add(seconds, &[]);
+        self.hops.add(hops, &[]);
         self.chunk_seconds.record(took.as_secs_f64(), &[]);
     }
 
@@ -198,6 +255,11 @@ impl Metrics {
         }
     }
 
+    /// An estimate was queued for the client `after` the arrival of the chunk that completed it.
+    pub fn estimate_queued(&self, after: Duration) {
+        self.estimate_seconds.record(after.as_secs_f64(), &[]);
+    }
+
     /// An utterance ended.
     pub fn utterance(&self) {
         self.utterances.add(1, &[]);
@@ -207,6 +269,11 @@ impl Metrics {
     pub fn escalation(&self, event: &'static str, severity: &'static str) {
         let labels = [KeyValue::new("event", event), KeyValue::new("severity", severity)];
         self.escalations.add(1, &labels);
+    }
+
+    /// So many escalations of the store are in this state.
+    pub fn escalations_in_force(&self, state: &'static str, count: u64) {
+        self.in_force.record(count, &[KeyValue::new("state", state)]);
     }
 
     /// A change could not be recorded.
@@ -251,19 +318,23 @@ impl Metrics {
         self.delivery_lag.record(after.as_secs_f64(), &[KeyValue::new("sink", sink.to_owned())]);
     }
 
+    /// What is still to be delivered to `sink`.
+    pub fn outstanding(&self, sink: &str, outstanding: &Outstanding) {
+        let sink = KeyValue::new("sink", sink.to_owned());
+        for (state, count) in [
+            ("waiting", outstanding.waiting),
+            ("due", outstanding.due),
+            ("leased", outstanding.leased),
+            ("dead", outstanding.dead),
+        ] {
+            self.deliveries.record(count, &[sink.clone(), KeyValue::new("state", state)]);
+        }
+        self.oldest_delivery.record(outstanding.oldest.as_secs_f64(), &[sink]);
+    }
+
     /// Policies were read anew.
     pub fn policy_reload(&self, outcome: &'static str) {
         self.policy_reloads.add(1, &[KeyValue::new("outcome", outcome)]);
-    }
-
-    /// A TLS handshake ended.
-    pub fn handshake(&self, outcome: &'static str) {
-        self.handshakes.add(1, &[KeyValue::new("outcome", outcome)]);
-    }
-
-    /// A call was asked who calls; `outcome` is "known" or the reason of the refusal.
-    pub fn authentication(&self, outcome: &'static str) {
-        self.authentications.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
     /// "certificates", "identities" or "keys" were read anew.
@@ -281,11 +352,22 @@ impl Metrics {
     pub fn warning(&self, reason: &'static str) {
         self.warnings.add(1, &[KeyValue::new("reason", reason)]);
     }
+
+    /// A batch of `signal` (traces, metrics, logs) was pushed, or could not be.
+    pub fn exported(&self, signal: &'static str, outcome: &'static str) {
+        let labels = [KeyValue::new("signal", signal), KeyValue::new("outcome", outcome)];
+        self.exports.add(1, &labels);
+    }
 }
 
 /// The process's instruments, on the global meter: install the providers first, see
 /// [`crate::server::observe`].
 pub fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
-    METRICS.get_or_init(|| Metrics::new(&opentelemetry::global::meter("undertone")))
+    METRICS.get_or_init(|| Metrics::new(&opentelemetry::global::meter("undertone")).from_zero())
+}
+
+/// All that is measured, in the order of `docs/telemetry.md`.
+pub fn described() -> impl Iterator<Item = &'static instrument::Described> {
+    Metrics::ALL.iter().chain(process::ALL)
 }

@@ -118,6 +118,7 @@ fn context(models: &Models, strict: bool) -> Context {
             burst: Duration::from_secs(2),
             no_speech: Duration::from_secs(1),
             drain_deadline: Duration::from_secs(1),
+            stage_interval: Duration::from_secs(10),
         },
         registry: Registry::new(1),
         escalating: None,

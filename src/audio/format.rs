@@ -19,6 +19,16 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// Its name in traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Linear16 => "linear16",
+            Self::Float32 => "float32",
+            Self::MuLaw => "mulaw",
+            Self::ALaw => "alaw",
+        }
+    }
+
     /// Bytes of one sample.
     pub const fn bytes_per_sample(self) -> usize {
         match self {

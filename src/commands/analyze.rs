@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::load_models;
+use super::output::stdout;
 use crate::audio::ClipReader;
 use crate::config::Source;
 use crate::model::Model;
@@ -103,10 +104,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let bar = progress_bar(files.len(), args.format);
     if args.format == Format::Table {
-        println!(
+        tell!(
             "{:>8}  {:<9} {:>5}  {:>7} {:>7} {:>8}  {:>4}  path",
-            "seconds", "emotion", "conf.", "valence", "arousal", "distress", "utt."
-        );
+            "seconds",
+            "emotion",
+            "conf.",
+            "valence",
+            "arousal",
+            "distress",
+            "utt."
+        )?;
     }
     failed += runtime.block_on(async {
         let mut failed = 0;
@@ -130,7 +137,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 Ok(row) => bar.suspend(|| print(&row, args.format))?,
                 Err(error) => {
                     failed += 1;
-                    bar.suspend(|| eprintln!("undertone: {}: {error:#}", path.display()));
+                    bar.suspend(|| complain!("undertone: {}: {error:#}", path.display()));
                 }
             }
             bar.inc(1);
@@ -172,13 +179,13 @@ fn find_files(paths: &[PathBuf]) -> (Vec<PathBuf>, usize) {
                 Ok(_) => {}
                 Err(error) => {
                     failed += 1;
-                    eprintln!("undertone: {error}");
+                    complain!("undertone: {error}");
                 }
             }
         }
         if files.len() == before {
             failed += 1;
-            eprintln!("undertone: {}: no audio files in this folder", path.display());
+            complain!("undertone: {}: no audio files in this folder", path.display());
         }
     }
     (files, failed)
@@ -253,7 +260,7 @@ fn row(path: &Path, model: &Model, report: &ClipReport) -> Row {
 }
 
 fn print(row: &Row, format: Format) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     if format == Format::Json {
         serde_json::to_writer(&mut out, row)?;
         return writeln!(out);

@@ -134,8 +134,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .build()?;
     let report = runtime.block_on(measure(args, connections, audio))?;
     match args.format {
-        Format::Text => println!("{report}"),
-        Format::Json => println!("{}", serde_json::to_string(&report)?),
+        Format::Text => tell!("{report}")?,
+        Format::Json => tell!("{}", serde_json::to_string(&report)?)?,
     }
     Ok(if report.interrupted {
         ExitCode::from(130)
@@ -196,7 +196,7 @@ impl Meter<'_> {
             Ok(reading) => Some(reading),
             Err(error) => {
                 let url = self.url.take().unwrap_or_default();
-                eprintln!("undertone: {error:#}: {url}; server figures are left out (--metrics)");
+                complain!("undertone: {error:#}: {url}; server figures are left out (--metrics)");
                 None
             }
         }
@@ -208,7 +208,7 @@ async fn measure(args: &Args, connections: u32, audio: LoopedAudio) -> anyhow::R
     let mut meter = Meter { url: metrics_url(args), credentials: &credentials };
     let idle = meter.read().await;
     if idle.as_ref().is_some_and(|idle| idle.streams_ended() > 0.0) {
-        eprintln!(
+        complain!(
             "undertone: the server has served streams before; memory per stream will read too low"
         );
     }
@@ -396,7 +396,7 @@ fn cpu_time() -> Duration {
 fn warn_if_busy(args: &Args, took: Duration, cpu: Duration) {
     let share = cpu.as_secs_f64() / (took.as_secs_f64() * f64::from(args.threads)).max(1e-3);
     if share > BUSY {
-        eprintln!(
+        complain!(
             "undertone: the generator itself was busy {:.0} % of the time; its latencies are part of \
              the measured ones (see --threads)",
             100.0 * share

@@ -108,7 +108,7 @@ fn interruptible(
     match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.is::<Interrupted>() => {
-            eprintln!("undertone: interrupted; nothing was written");
+            complain!("undertone: interrupted; nothing was written");
             Ok(ExitCode::from(INTERRUPTED))
         }
         Err(error) => Err(error),
@@ -126,16 +126,16 @@ fn progress_bar(steps: usize, what: &'static str) -> anyhow::Result<ProgressBar>
 
 fn scan(args: &ScanArgs, stop: &AtomicBool) -> anyhow::Result<()> {
     let found = scan::scan(&args.folder)?;
-    print!("{}", scan::summary(&found.clips));
+    put!("{}", scan::summary(&found.clips))?;
     for note in found.notes() {
-        println!("{note}");
+        tell!("{note}")?;
     }
     let examination = if args.quick {
-        println!("audio was not read: duplicates, silence and damage were not looked for");
+        tell!("audio was not read: duplicates, silence and damage were not looked for")?;
         None
     } else {
         let examination = examine(&found, &Spectra::open(&found.clips)?, stop)?;
-        print_findings(&found, &examination);
+        print_findings(&found, &examination)?;
         Some(examination)
     };
     if let Some(file) = &args.write {
@@ -156,14 +156,15 @@ fn examine(
     Ok(examination?)
 }
 
-fn print_findings(found: &Scan, examination: &Examination) {
+fn print_findings(found: &Scan, examination: &Examination) -> std::io::Result<()> {
     if examination.findings.is_empty() {
-        println!("nothing is wrong: no duplicates, no silent, damaged, unreadable or short clips");
+        tell!("nothing is wrong: no duplicates, no silent, damaged, unreadable or short clips")?;
     }
     for finding in &examination.findings {
         let names: Vec<&str> = clips(found, finding).map(|clip| clip.name.as_str()).collect();
-        println!("{}: {}; {}", names.join(", "), finding.problem(), finding.remedy());
+        tell!("{}: {}; {}", names.join(", "), finding.problem(), finding.remedy())?;
     }
+    Ok(())
 }
 
 fn clips<'a>(found: &'a Scan, finding: &'a Finding) -> impl Iterator<Item = &'a Clip> {
@@ -180,12 +181,12 @@ fn write_manifest(
     let mut kept = Vec::with_capacity(found.clips.len());
     for (index, clip) in found.clips.iter().enumerate() {
         match left_out.get(&index) {
-            Some(finding) => println!("left out: {} ({})", clip.name, finding.problem()),
+            Some(finding) => tell!("left out: {} ({})", clip.name, finding.problem())?,
             None => kept.push(clip.clone()),
         }
     }
     manifest::write(&manifest::placed(&kept, file)?, file)?;
-    println!("wrote {} of {} clips to {}", kept.len(), found.clips.len(), file.display());
+    tell!("wrote {} of {} clips to {}", kept.len(), found.clips.len(), file.display())?;
     Ok(())
 }
 
@@ -202,7 +203,7 @@ fn explore(args: &ExploreArgs, stop: &AtomicBool) -> anyhow::Result<()> {
     let page = explore::page(&name, &found, &examination, &spectra, &watch);
     bar.finish_and_clear();
     page?.write(&args.out)?;
-    println!("{} clips -> {}", found.clips.len(), args.out.display());
+    tell!("{} clips -> {}", found.clips.len(), args.out.display())?;
     Ok(())
 }
 
@@ -219,20 +220,18 @@ pub(super) fn features(args: &FeaturesArgs) -> anyhow::Result<ExitCode> {
     let done = extract::extract(&clips, args.coefficients, &analysis, &args.out, || bar.inc(1))
         .with_context(|| format!("extracting to {}", args.out.display()))?;
     bar.finish_and_clear();
-    println!(
+    tell!(
         "{} clips, {} steps of 256 ms -> {}",
         done.clips,
         done.steps,
         args.out.join("features.npz").display()
-    );
+    )?;
     if let Some(first) = done.unheard.first() {
         let count = done.unheard.len();
-        println!(
-            "in {count} clips the service finds no utterance; they are whole, such as {first}"
-        );
+        tell!("in {count} clips the service finds no utterance; they are whole, such as {first}")?;
     }
     for (clip, error) in &done.failed {
-        eprintln!("undertone: {clip}: {error}");
+        complain!("undertone: {clip}: {error}");
     }
     Ok(if done.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -77,7 +77,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Check { file } => check(file),
         Command::Sample(args) => show_or_send(args),
         Command::Schema => {
-            println!("{}", serde_json::to_string_pretty(&Delivery::schema())?);
+            tell!("{}", serde_json::to_string_pretty(&Delivery::schema())?)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -91,16 +91,16 @@ fn load(file: &Path) -> anyhow::Result<Delivery> {
 
 fn check(file: &Path) -> anyhow::Result<ExitCode> {
     for sink in load(file)?.sinks() {
-        println!("{} ({}): {}", sink.name(), sink.kind(), sink.target());
-        println!("  takes {}", sink.takes());
-        println!(
+        tell!("{} ({}): {}", sink.name(), sink.kind(), sink.target())?;
+        tell!("  takes {}", sink.takes())?;
+        tell!(
             "  {} per attempt; {} attempts, {} to {} apart; {} at once",
             humantime::format_duration(sink.timeout()),
             sink.max_attempts(),
             humantime::format_duration(sink.first_backoff()),
             humantime::format_duration(sink.longest_backoff()),
             sink.concurrency()
-        );
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -143,7 +143,7 @@ fn occurrence(args: &SampleArgs) -> anyhow::Result<Occurrence> {
 fn send(sink: &Sink, occurrence: &Occurrence) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let verdict = runtime.block_on(sink.deliver(occurrence, 1));
-    println!("{}", in_words(&verdict));
+    tell!("{}", in_words(&verdict))?;
     let delivered = matches!(verdict, Verdict::Delivered { .. });
     Ok(if delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -173,14 +173,14 @@ fn print(rendered: &Rendered, json: bool) -> anyhow::Result<()> {
             "headers": headers,
             "body": rendered.body,
         });
-        println!("{request}");
+        tell!("{request}")?;
         return Ok(());
     }
-    println!("{} {}", rendered.method, rendered.target);
+    tell!("{} {}", rendered.method, rendered.target)?;
     for (name, value) in &rendered.headers {
-        println!("{name}: {value}");
+        tell!("{name}: {value}")?;
     }
     let body: serde_json::Value = serde_json::from_str(&rendered.body)?;
-    println!("\n{}", serde_json::to_string_pretty(&body)?);
+    tell!("\n{}", serde_json::to_string_pretty(&body)?)?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::output::stdout;
 use crate::config::{Settings, Source, Span};
 use crate::escalation::store::{Attempt, Batch, Change, DeliveryRecord, DeliveryState, Writer};
 use crate::escalation::{
@@ -198,7 +199,7 @@ async fn writer(store: &Store) -> anyhow::Result<Writer> {
 
 async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let (_, store) = open(&args.source)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     if args.dead {
         let limit = args.limit as usize;
         let dead = store.deliveries(&[DeliveryState::Dead], None, limit).await?;
@@ -215,7 +216,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if page.next.is_some() && args.format == Format::Text {
-        eprintln!("there are more; --limit shows them");
+        complain!("there are more; --limit shows them");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -273,7 +274,7 @@ async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let history = store.history(args.id).await?;
     let deliveries = store.deliveries(&[], Some(args.id), PAGE).await?;
     let attempts = store.attempts(args.id).await?;
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     if args.format == Format::Json {
         let all = whole(&escalation, &history, &deliveries, &attempts);
         writeln!(out, "{all}")?;
@@ -378,12 +379,12 @@ async fn acknowledge(args: &AckArgs) -> anyhow::Result<ExitCode> {
     let batch = Batch { changes: vec![&change], ..Batch::default() };
     let done = writer(&store).await?.write(&batch, prepared.delivery()).await?;
     match done.recorded.into_iter().next() {
-        Some(Recorded::New(_)) => println!("acknowledged by {}", args.by),
-        Some(Recorded::Before(before)) => println!(
+        Some(Recorded::New(_)) => tell!("acknowledged by {}", args.by)?,
+        Some(Recorded::Before(before)) => tell!(
             "already acknowledged by {} at {}",
             before.actor.unwrap_or_default(),
             seconds(before.at)
-        ),
+        )?,
         Some(Recorded::Unknown) | None => bail!("there is no escalation {}", args.id),
     }
     Ok(ExitCode::SUCCESS)
@@ -401,7 +402,7 @@ async fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             break;
         }
     }
-    println!("{replayed} deliveries are due again");
+    tell!("{replayed} deliveries are due again")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -416,9 +417,9 @@ async fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
         // Whole or not at all.
         std::fs::rename(&partial, path)?;
-        eprintln!("{count} escalations in {}", path.display());
+        complain!("{count} escalations in {}", path.display());
     } else {
-        let mut out = BufWriter::new(std::io::stdout().lock());
+        let mut out = BufWriter::new(stdout());
         write_all(&store, &args.which.filter(), &mut out).await?;
         out.flush()?;
     }

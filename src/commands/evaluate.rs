@@ -93,20 +93,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     });
     bar.finish_and_clear();
     let Some(verdicts) = judged else {
-        eprintln!("undertone: interrupted; nothing was written");
+        complain!("undertone: interrupted; nothing was written");
         return Ok(ExitCode::from(INTERRUPTED));
     };
     let verdicts = verdicts?;
     let evaluation =
         Evaluation::of(&protocol, &plan, &verdicts, args.limit, selection.speakers_checked);
-    print!("{}", evaluation::table::table(&evaluation));
+    put!("{}", evaluation::table::table(&evaluation))?;
     for failed in &evaluation.failed {
-        eprintln!("undertone: {}: {}", failed.clip, failed.problem);
+        complain!("undertone: {}: {}", failed.clip, failed.problem);
     }
     if let Some(folder) = &args.out {
         let written = evaluation::files::write(&evaluation, &plan, &verdicts, folder)?;
         let written: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
-        println!("\nwrote {}", written.join(", "));
+        tell!("\nwrote {}", written.join(", "))?;
     }
     Ok(if evaluation.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

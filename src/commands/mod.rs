@@ -1,7 +1,10 @@
 //! The command line: thin. Each command is a file; this one is the table of contents.
 //!
 //! Exit codes: 0 all went well, 1 something failed, 2 wrong usage (clap), 64 bad configuration,
-//! 130 interrupted.
+//! 130 interrupted. Who closes the pipe that a command writes to ends it quietly: that is no failure.
+
+#[macro_use]
+mod output;
 
 mod analyze;
 mod bench;
@@ -109,17 +112,17 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::ResumeKey => resume_key(),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "undertone",
-                &mut std::io::stdout(),
-            );
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "undertone", &mut script);
+            let said = put!("{}", String::from_utf8_lossy(&script));
+            said.map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
         }
     };
     result.unwrap_or_else(|error| {
-        eprintln!("undertone: {error:#}");
+        if output::reader_gone(&error) {
+            return ExitCode::SUCCESS;
+        }
+        complain!("undertone: {error:#}");
         if is_bad_config(&error) { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
     })
 }
@@ -131,6 +134,7 @@ fn is_bad_config(error: &anyhow::Error) -> bool {
     use crate::server::identity::IdentitiesError;
     error.is::<ConfigError>()
         || error.is::<IdentitiesError>()
+        || error.is::<crate::server::observe::ObserveError>()
         || error.is::<DeliveryError>()
         || matches!(
             error.downcast_ref::<ServeError>(),
@@ -154,10 +158,11 @@ fn resume_key() -> anyhow::Result<ExitCode> {
 fn check(source: &Source) -> anyhow::Result<ExitCode> {
     let settings = source.resolve()?;
     load_models(&settings)?;
+    crate::server::observe::check(&settings)?;
     crate::server::Prepared::new(&settings)?;
     crate::server::keyring(&settings)?;
     crate::server::Entrance::new(&settings)?;
-    print!("{}", toml::to_string(&settings)?);
+    put!("{}", toml::to_string(&settings)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -170,23 +175,23 @@ fn models(source: &Source) -> anyhow::Result<ExitCode> {
     for (index, model) in load_models(&settings)?.iter().enumerate() {
         let manifest = &model.manifest;
         let default = if index == 0 { ", default" } else { "" };
-        println!("{} {} ({}{default})", manifest.name, manifest.version, manifest.input.kind());
-        println!("  {}", manifest.description);
+        tell!("{} {} ({}{default})", manifest.name, manifest.version, manifest.input.kind())?;
+        tell!("  {}", manifest.description)?;
         if !manifest.labels().is_empty() {
             let labels: Vec<&str> = manifest.labels().iter().map(|label| label.name()).collect();
-            println!("  emotions: {}", labels.join(", "));
+            tell!("  emotions: {}", labels.join(", "))?;
         }
         for data in &manifest.training_data {
             let note = if data.commercial_use { "" } else { "; no commercial use" };
-            println!("  trained on {} ({}{note})", data.corpus, data.licence);
+            tell!("  trained on {} ({}{note})", data.corpus, data.licence)?;
         }
         if !manifest.protocol.is_empty() {
-            println!("  measured: {}", manifest.protocol);
+            tell!("  measured: {}", manifest.protocol)?;
         }
         for (name, value) in &manifest.figures {
-            println!("    {name} = {value:.4}");
+            tell!("    {name} = {value:.4}")?;
         }
-        println!("  sha256 {}", manifest.sha256);
+        tell!("  sha256 {}", manifest.sha256)?;
     }
     Ok(ExitCode::SUCCESS)
 }

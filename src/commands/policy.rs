@@ -44,11 +44,14 @@ pub(super) enum Command {
 pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { files } => {
-            let bad = files.iter().filter(|file| !check(file)).count();
-            Ok(verdict(bad == 0))
+            let mut good = true;
+            for file in &files {
+                good &= check(file)?;
+            }
+            Ok(verdict(good))
         }
         Command::Schema => {
-            print!("{}", policy::schema());
+            put!("{}", policy::schema())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::List { folder } => list(folder.as_deref()),
@@ -92,7 +95,7 @@ fn load(file: &Path) -> Option<Policy> {
     let text = match read(file) {
         Ok(text) => text,
         Err(error) => {
-            eprintln!("{}: {error:#}", file.display());
+            complain!("{}: {error:#}", file.display());
             return None;
         }
     };
@@ -100,8 +103,8 @@ fn load(file: &Path) -> Option<Policy> {
         Ok(policy) => Some(policy),
         Err(error) => {
             let (line, column) = (error.line.max(1), error.column.max(1));
-            eprintln!("{}:{line}:{column}: {}", file.display(), error.message());
-            eprint!("{}", error.excerpt());
+            complain!("{}:{line}:{column}: {}", file.display(), error.message());
+            super::output::complaint(format_args!("{}", error.excerpt()), "");
             None
         }
     }
@@ -113,28 +116,28 @@ fn read(file: &Path) -> anyhow::Result<String> {
     String::from_utf8(std::fs::read(file)?).context("is not UTF-8")
 }
 
-fn check(file: &Path) -> bool {
-    let Some(policy) = load(file) else { return false };
-    println!("{} {}\n{}\n", policy.name(), policy.version(), policy.description());
-    println!("{}", policy.explain());
-    true
+fn check(file: &Path) -> std::io::Result<bool> {
+    let Some(policy) = load(file) else { return Ok(false) };
+    tell!("{} {}\n{}\n", policy.name(), policy.version(), policy.description())?;
+    tell!("{}", policy.explain())?;
+    Ok(true)
 }
 
-fn print_line(policy: &Policy, whence: &str) {
-    println!("{} {} ({whence})", policy.name(), policy.version());
-    println!("  {}", policy.description());
+fn print_line(policy: &Policy, whence: &str) -> std::io::Result<()> {
+    tell!("{} {} ({whence})", policy.name(), policy.version())?;
+    tell!("  {}", policy.description())
 }
 
 fn list(folder: Option<&Path>) -> anyhow::Result<ExitCode> {
     for (name, text) in policy::embedded() {
         let policy = Policy::parse(text).with_context(|| format!("the built-in policy {name}"))?;
-        print_line(&policy, "built in");
+        print_line(&policy, "built in")?;
     }
     let mut good = true;
     if let Some(folder) = folder {
         for file in files_of(folder)? {
             match load(&file) {
-                Some(policy) => print_line(&policy, &file.display().to_string()),
+                Some(policy) => print_line(&policy, &file.display().to_string())?,
                 None => good = false,
             }
         }
@@ -158,6 +161,6 @@ fn show(name: &str) -> anyhow::Result<ExitCode> {
         let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
         anyhow::bail!("no policy {name:?} is built in; there are {}", names.join(", "));
     };
-    print!("{text}");
+    put!("{text}")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::Occurrence;
 use super::Timestamp;
@@ -18,7 +19,7 @@ use super::circuit::{Circuit, CircuitSettings};
 use super::recorder::FinishSender;
 use super::sinks::{Delivery, Sink, Verdict};
 use super::store::{Claimed, Finish, Outcome, Routes};
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, trace};
 
 impl Routes for Delivery {
     fn sinks_for<'a>(&'a self, occurrence: &Occurrence) -> Vec<&'a str> {
@@ -169,18 +170,27 @@ async fn attempt(desks: Arc<Desks>, claimed: Claimed, finished: FinishSender, le
         metrics().delivery_departs(sink.name(), at.since(claimed.occurrence.at));
     }
     let limit = sink.timeout().min(lease.mul_f32(0.9));
-    let delivered = sink.deliver(&claimed.occurrence, claimed.attempt);
+    let span = trace::delivery(
+        sink.name(),
+        claimed.occurrence.kind.name(),
+        claimed.attempt,
+        claimed.occurrence.traceparent.as_ref(),
+    );
+    let delivered = sink.deliver(&claimed.occurrence, claimed.attempt).instrument(span.clone());
     let verdict = tokio::time::timeout(limit, delivered).await.unwrap_or_else(|_| Verdict::Retry {
         problem: format!("no answer within {limit:?}"),
         after: None,
     });
     desk.learn(&verdict);
     let outcome = outcome(sink, verdict, claimed.attempt);
+    trace::delivery_ended(&span, outcome.name());
     metrics().delivery_attempt(sink.name(), outcome.name(), began.elapsed());
     if let Outcome::Delivered { .. } = outcome {
         metrics().delivered(sink.name(), Timestamp::now().since(claimed.occurrence.at));
     }
-    tell(sink.name(), &claimed, &outcome);
+    span.in_scope(|| tell(sink.name(), &claimed, &outcome));
+    // The span ends with the attempt, not with its being noted.
+    drop(span);
     // The place is free before the recorder looks for what could take it.
     drop(under_way);
     finished

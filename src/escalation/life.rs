@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::identity::Tenant;
 use crate::policy::{Decision, Evidence, Severity};
+use crate::telemetry::trace::TraceParent;
 use crate::units::SamplePos;
 
 /// A moment of wall-clock time, microseconds since 1970 in UTC. In JSON as RFC 3339.
@@ -326,6 +327,9 @@ pub struct Occurrence {
     pub identity: Option<String>,
     /// What they said, or why it was updated or cleared.
     pub note: Option<String>,
+    /// The span in which it was recorded, if its trace was sampled: attempts to deliver it link to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<TraceParent>,
     /// The escalation after it.
     pub escalation: Escalation,
 }

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::attendance::{Attendance, Attended};
 use super::dispatch::{self, Desks};
@@ -31,6 +32,7 @@ use super::store::{Batch, Change, Done, Finish, Recorded, Store, StoreError, Wri
 use super::{Occurrence, Timestamp};
 use crate::identity::Tenant;
 use crate::telemetry::metrics;
+use crate::telemetry::trace::{self, TraceParent};
 
 /// Changes and ends of deliveries on their way to the recorder. They are taken up as soon as the
 /// transaction before is committed: a second's worth of the most that a machine can decide.
@@ -90,7 +92,7 @@ pub enum Reply {
 }
 
 enum Job {
-    Change { change: Change, reply: oneshot::Sender<Reply> },
+    Change { change: Change, trace: Option<TraceParent>, reply: oneshot::Sender<Reply> },
     Finish(Finish),
 }
 
@@ -217,8 +219,22 @@ impl Recorder {
 
     /// Records a change; returns when it is committed, or is known not to be for now.
     pub async fn record(&self, change: Change) -> Reply {
+        let span = trace::recording(change.kind_name(), change.rule());
+        let reply = self.send(change, TraceParent::of(&span)).instrument(span.clone()).await;
+        trace::recorded(
+            &span,
+            match reply {
+                Reply::Durable(_) => "durable",
+                Reply::Waiting(_) => "waiting",
+                Reply::Lost => "lost",
+            },
+        );
+        reply
+    }
+
+    async fn send(&self, change: Change, trace: Option<TraceParent>) -> Reply {
         let (reply, answer) = oneshot::channel();
-        if let Err(refused) = self.jobs.send(Job::Change { change, reply }).await {
+        if let Err(refused) = self.jobs.send(Job::Change { change, trace, reply }).await {
             if let Job::Change { change, .. } = refused.0 {
                 lose(&change, "the server is ending");
             }
@@ -268,7 +284,7 @@ struct Entry {
 }
 
 enum What {
-    Change(Change),
+    Change(Change, Option<TraceParent>),
     Finish(Finish),
 }
 
@@ -282,8 +298,8 @@ enum Answer {
 impl From<Job> for Entry {
     fn from(job: Job) -> Self {
         match job {
-            Job::Change { change, reply } => {
-                Self { what: What::Change(change), reply: Some(Answer::First(reply)) }
+            Job::Change { change, trace, reply } => {
+                Self { what: What::Change(change, trace), reply: Some(Answer::First(reply)) }
             }
             Job::Finish(finish) => Self { what: What::Finish(finish), reply: None },
         }
@@ -494,7 +510,10 @@ impl Work {
         };
         for entry in self.waiting.iter().take(count) {
             match &entry.what {
-                What::Change(change) => batch.changes.push(change),
+                What::Change(change, trace) => {
+                    batch.changes.push(change);
+                    batch.traces.push(trace.as_ref());
+                }
                 What::Finish(finish) => batch.finishes.push(finish),
             }
         }
@@ -587,7 +606,7 @@ impl Work {
         let mut kept = VecDeque::with_capacity(self.waiting.len());
         let mut changes = 0;
         for mut entry in self.waiting.drain(..) {
-            if let What::Change(change) = &entry.what {
+            if let What::Change(change, _) = &entry.what {
                 changes += 1;
                 let is_request = matches!(change, Change::Acknowledged { .. });
                 if is_request {
@@ -742,7 +761,7 @@ fn note(occurrence: &Occurrence) {
 }
 
 fn discard(entry: Entry, why: &str) {
-    if let What::Change(change) = &entry.what {
+    if let What::Change(change, _) = &entry.what {
         lose(change, why);
     }
     if let Some(Answer::First(reply)) = entry.reply {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::runtime::{Batch, Graph, RuntimeError};
-use crate::telemetry;
+use crate::telemetry::{self, stage};
 
 /// What the engine thread runs: the graph, or a stand-in in tests.
 pub trait Runner: Send + 'static {
@@ -100,7 +100,14 @@ pub struct Row {
 struct Request {
     row: Row,
     asked: Instant,
-    reply: oneshot::Sender<Result<Row, EngineError>>,
+    reply: oneshot::Sender<Result<Answer, EngineError>>,
+}
+
+/// A row that came back, and when and for how long its batch ran.
+struct Answer {
+    row: Row,
+    started: Instant,
+    ran: Duration,
 }
 
 /// A handle to one model's engine; cheap to clone. The thread ends when the last handle is dropped.
@@ -148,11 +155,14 @@ impl Engine {
     /// Dropping the future drops the request; if it has not been batched yet it costs nothing.
     pub async fn infer(&self, row: Row) -> Result<Row, EngineError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { row, asked: Instant::now(), reply };
+        let asked = Instant::now();
+        let request = Request { row, asked, reply };
         if self.requests.send(request).await.is_err() {
             return Err(self.cause());
         }
-        answer.await.unwrap_or_else(|_| Err(self.cause()))
+        let answer = answer.await.unwrap_or_else(|_| Err(self.cause()))?;
+        stage::engine(asked, answer.started, answer.ran);
+        Ok(answer.row)
     }
 
     /// Requests that wait, and the room there is.
@@ -256,7 +266,8 @@ impl<R: Runner> Worker<R> {
         }
         self.runner.run(batch)?;
         let metrics = telemetry::metrics();
-        metrics.engine_batch(&self.model, batch.rows, started.elapsed());
+        let ran = started.elapsed();
+        metrics.engine_batch(&self.model, batch.rows, ran);
         for (index, request) in requests.drain(..).enumerate() {
             metrics.engine_wait(&self.model, started.saturating_duration_since(request.asked));
             let Request { mut row, reply, .. } = request;
@@ -269,7 +280,7 @@ impl<R: Runner> Worker<R> {
             let finite = row.output.iter().chain(&row.state).all(|value| value.is_finite());
             let complete = row.output.len() == self.shape.output;
             let answer = if finite && complete {
-                Ok(row)
+                Ok(Answer { row, started, ran })
             } else {
                 Err(EngineError::NotFinite { model: self.model.clone() })
             };

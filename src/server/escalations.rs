@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
 use super::{caller, status};
 use crate::config::Settings;
@@ -183,10 +184,11 @@ impl EscalationService for Escalations {
             outbox,
         };
         let draining = self.draining.clone();
-        self.tasks.spawn(async move {
+        let watching = async move {
             let _permit = permit;
             watch.run(draining).await;
-        });
+        };
+        self.tasks.spawn(watching.in_current_span());
         Ok(Response::new(Box::pin(ReceiverStream::new(inbox))))
     }
 }

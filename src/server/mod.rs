@@ -4,6 +4,8 @@
 //! turns `NOT_SERVING`, live streams are told and finished, and what has not ended by the deadline is cut
 //! off.
 
+mod calls;
+mod census;
 mod escalations;
 mod http;
 pub mod identity;
@@ -156,6 +158,7 @@ pub fn limits(settings: &Settings) -> Limits {
         burst: settings.realtime_burst.0,
         no_speech: settings.no_speech_warning.0,
         drain_deadline: settings.drain_deadline.0,
+        stage_interval: settings.trace_stage_interval.0,
     }
 }
 
@@ -203,7 +206,12 @@ impl Prepared {
         &self.delivery
     }
 
-    async fn start(self, settings: &Settings) -> Result<Option<(Escalating, Task)>, ServeError> {
+    async fn start(
+        self,
+        settings: &Settings,
+        background: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Result<Option<(Escalating, Task)>, ServeError> {
         let Some(location) = self.location else {
             return Ok(None);
         };
@@ -221,8 +229,11 @@ impl Prepared {
             ("", Location::Postgres(_)) => uuid::Uuid::now_v7().to_string(),
             (name, _) => name.to_owned(),
         };
+        let delivery = self.delivery.clone();
         let (recorder, task) =
             Recorder::start(store, self.delivery, settings.recorder(), owner).await?;
+        let (counted, pause) = (recorder.store().clone(), settings.census_interval.0);
+        tasks.spawn(census::take(counted, delivery, pause, background.clone()));
         let escalating = Escalating {
             library: self.library,
             default_policy: settings.default_policy.clone(),
@@ -307,7 +318,10 @@ pub async fn run(
     let tasks = TaskTracker::new();
     let entrance = Entrance::new(settings)?;
     entrance.tell(settings);
-    let (escalating, recording) = Prepared::new(settings)?.start(settings).await?.unzip();
+    let background = CancellationToken::new();
+    let _end_background = background.clone().drop_guard();
+    let (escalating, recording) =
+        Prepared::new(settings)?.start(settings, &background, &tasks).await?.unzip();
     let (resuming, new_keys) = keys::resuming(settings)?.unzip();
     let context = Context {
         models: models.clone(),
@@ -324,8 +338,6 @@ pub async fn run(
     let service = Service::new(context, settings, tasks.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<EmotionServiceServer<Service>>().await;
-    let background = CancellationToken::new();
-    let _end_background = background.clone().drop_guard();
     if let Some(new_keys) = new_keys {
         tasks.spawn(keys::reload(settings.resume_keys.clone(), new_keys, background.clone()));
     }
@@ -349,6 +361,8 @@ pub async fn run(
         .accept_http1(true)
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(GateLayer::new(entrance.gate.clone()))
+        // Inside of it: the trailers are still trailers there.
+        .layer(calls::Calls)
         .add_service(health_service)
         .add_service(emotion)
         .add_optional_service(escalations)

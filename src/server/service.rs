@@ -9,6 +9,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::{caller, status};
 use crate::audio::ClipReader;
@@ -16,7 +17,7 @@ use crate::config::Settings;
 use crate::identity::Identity;
 use crate::model::Model;
 use crate::session::{Context, Outcome, SessionError, Source, SourceError, actor, clip};
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, trace};
 use crate::wire::event::Event;
 use crate::wire::parse::{Violation, analyze_request};
 use crate::wire::v1::emotion_service_server::EmotionService;
@@ -87,6 +88,7 @@ struct Active(&'static str);
 impl Drop for Active {
     fn drop(&mut self) {
         metrics().stream_ended(self.0);
+        trace::stream_ended(self.0);
     }
 }
 
@@ -137,13 +139,14 @@ impl EmotionService for Service {
         let caller = caller(request.extensions())?;
         let requests = request.into_inner();
         let context = self.context.clone();
-        self.tasks.spawn(async move {
+        let session = async move {
             let ended = serve_stream(context, caller, requests, outbox).await;
             if let Some(status) = ended {
                 // If the client has gone nobody hears it.
                 let _ = last.send(status);
             }
-        });
+        };
+        self.tasks.spawn(session.in_current_span());
         let responses = ReceiverStream::new(inbox).map(Ok);
         let error = async_stream_of(async move { status.await.ok() });
         Ok(Response::new(Box::pin(responses.chain(error))))

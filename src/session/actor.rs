@@ -3,12 +3,11 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::alarm::{Alarm, MAILBOX, News, Told};
 use super::analysis::{self, Analysis, AnalysisError};
@@ -20,8 +19,10 @@ use crate::identity::Identity;
 use crate::model::{Model, Models};
 use crate::policy::{Library, MAX_BYTES, Policy, Severity};
 use crate::telemetry::metrics;
+use crate::telemetry::stage::{self, Stage};
+use crate::telemetry::trace::{SessionKind, SessionTrace};
 use crate::tracking::Abstain;
-use crate::units::{SamplePos, samples_to_duration};
+use crate::units::{HOP_SAMPLES, SamplePos, samples_to_duration};
 use crate::wire::event::{Event, MarkReached, Warning, WarningReason};
 use crate::wire::parse::{
     Defaults, PolicyChoice, StreamSettings, Violation, acknowledgement, config_of, stream_config,
@@ -53,6 +54,8 @@ pub struct Limits {
     pub no_speech: Duration,
     /// Time that a draining server leaves its streams.
     pub drain_deadline: Duration,
+    /// Time between two chunks whose stages are traced.
+    pub stage_interval: Duration,
 }
 
 /// How sessions raise escalations.
@@ -240,37 +243,40 @@ pub async fn run(
     source: &mut impl Source,
     outbox: &mpsc::Sender<v1::StreamEmotionResponse>,
 ) -> Result<Outcome, SessionError> {
+    let opening = SystemTime::now();
     // A client that has said nothing yet has nothing to be finished.
     let asked = tokio::select! {
         biased;
         () = context.draining.cancelled() => return Err(SessionError::Draining),
         asked = read_config(context, caller, source) => asked?,
     };
-    let opening = Opening::new(context, caller, asked)?;
-    let span = tracing::info_span!("session", id = opening.id, model = opening.model.manifest.name);
-    async {
-        let (mut session, started) = opening.begin(outbox).await?;
-        let replaced = session.guard.entry.replaced.clone();
-        let (id, checkpointed) = (session.id.clone(), session.checkpoints.is_some());
-        let working = async {
-            session.outbox.send(Response::Started(started.into())).await?;
-            session.greet().await?;
-            session.work(source, &context.draining).await
-        };
-        // Whoever has taken over must not wait for a client that has gone: what is under way is dropped.
-        let worked = tokio::select! {
-            biased;
-            () = replaced.cancelled() => Err(SessionError::Replaced(id)),
-            worked = working => worked,
-        };
-        // One with checkpoints may be gone on with. If it is not, the store notices.
-        if worked.is_err() && !checkpointed {
-            session.leave().await;
-        }
-        worked
+    let resumes = asked.saved.is_some();
+    let begun = async { Opening::new(context, caller, asked)?.begin(outbox).await }.await;
+    if resumes {
+        metrics().resume_asked(if begun.is_ok() { "resumed" } else { "refused" });
     }
-    .instrument(span)
-    .await
+    let (mut session, started) = begun?;
+    let replaced = session.guard.entry.replaced.clone();
+    let (id, checkpointed) = (session.id.clone(), session.checkpoints.is_some());
+    let working = async {
+        session.outbox.send(Response::Started(started.into())).await?;
+        session.trace.opened(opening);
+        session.greet().await?;
+        session.work(source, &context.draining).await
+    };
+    // Whoever has taken over must not wait for a client that has gone: what is under way is dropped.
+    let worked = tokio::select! {
+        biased;
+        () = replaced.cancelled() => Err(SessionError::Replaced(id)),
+        worked = working => worked,
+    };
+    // One with checkpoints may be gone on with. If it is not, the store notices.
+    if worked.is_err() && !checkpointed {
+        session.leave().await;
+    }
+    let Progress { chunks, estimates, .. } = session.progress;
+    session.trace.ended(chunks, estimates, session.analysis.position().seconds());
+    worked
 }
 
 /// What a client wants.
@@ -344,6 +350,17 @@ impl<'a> Opening<'a> {
                 (analysis, progress, policy.map(|saved| (saved.watcher, saved.alarm)))
             }
         };
+        let trace = SessionTrace::begin(
+            &SessionKind {
+                id: &id,
+                model: &name,
+                policy: policy.as_ref().map(|(policy, _)| policy.name()),
+                encoding: settings.format.encoding.name(),
+                rate_hz: settings.format.rate.hz(),
+                channels: settings.format.channels.get() as u32,
+            },
+            context.limits.stage_interval,
+        );
         let alarm = policy.map(|(policy, escalating)| {
             let origin = Origin {
                 tenant: caller.tenant.clone(),
@@ -385,6 +402,8 @@ impl<'a> Opening<'a> {
             told: Vec::new(),
             progress,
             checkpoints,
+            arrived: None,
+            trace,
         };
         Ok((session, started))
     }
@@ -648,6 +667,9 @@ struct Session<'a> {
     told: Vec<Told>,
     progress: Progress,
     checkpoints: Option<Checkpoints>,
+    /// When the chunk at hand arrived; none is, while the stream is finished.
+    arrived: Option<Instant>,
+    trace: SessionTrace,
 }
 
 impl Session<'_> {
@@ -792,25 +814,34 @@ impl Session<'_> {
         self.check_sequence(chunk.sequence);
         let progress = &mut self.progress;
         progress.captured_at_us = chunk.captured_at_us.or(progress.captured_at_us);
-        // Spans at debug level cost nothing unless asked for: 10,000 chunks a second pass here.
-        let span = tracing::debug_span!("chunk", bytes = chunk.data.len());
-        let analysed = async {
-            // Long chunks are told about as they are worked through.
-            for slice in chunk.data.chunks(PART_BYTES) {
-                self.analysis.push(slice, &mut self.events).await?;
-                self.flush().await?;
-            }
-            Ok::<(), SessionError>(())
-        };
-        analysed.instrument(span).await?;
+        self.arrived = Some(arrived);
+        // 10,000 chunks a second pass here: one is looked at now and then.
+        if self.trace.wants_chunk(arrived.into_std()) {
+            let (analysed, laps) = stage::timed(self.analyse(&chunk.data)).await;
+            analysed?;
+            self.trace.chunk(chunk.data.len(), &laps);
+        } else {
+            self.analyse(&chunk.data).await?;
+        }
+        self.arrived = None;
         self.progress.chunks += 1;
         self.progress.bytes += chunk.data.len() as u64;
         let position = self.analysis.position();
         let seconds = position.seconds() - before.seconds();
-        metrics().chunk(seconds, arrived.elapsed());
+        let hops = position.0 / HOP_SAMPLES as u64 - before.0 / HOP_SAMPLES as u64;
+        metrics().chunk(seconds, hops, arrived.elapsed());
         let audio_ms = u64::try_from(position.duration().as_millis()).unwrap_or(u64::MAX);
         self.guard.entry.audio_ms.store(audio_ms, Ordering::Relaxed);
         self.check_pace(position, arrived)
+    }
+
+    async fn analyse(&mut self, data: &[u8]) -> Result<(), SessionError> {
+        // Long chunks are told about as they are worked through.
+        for slice in data.chunks(PART_BYTES) {
+            self.analysis.push(slice, &mut self.events).await?;
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     fn check_sequence(&mut self, sequence: Option<u64>) {
@@ -851,6 +882,7 @@ impl Session<'_> {
         if self.events.is_empty() {
             return Ok(());
         }
+        let began = stage::begin();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             if let Event::Reading(reading) = event {
@@ -859,16 +891,22 @@ impl Session<'_> {
                     self.tell().await?;
                 }
             } else if let Some(response) = self.render(event) {
+                let is_estimate = matches!(response, Response::Estimate(_));
                 self.outbox.send(response).await?;
+                if let Some(arrived) = self.arrived.filter(|_| is_estimate) {
+                    metrics().estimate_queued(arrived.elapsed());
+                }
             }
         }
         self.events = events;
+        stage::end(Stage::Send, began);
         Ok(())
     }
 
-    fn warn(&self, warning: &Warning) -> Option<Response> {
+    fn warn(&mut self, warning: &Warning) -> Option<Response> {
         self.settings.wants_warnings.then(|| {
             metrics().warning(warning.reason.name());
+            self.trace.warning(warning.reason.name());
             Response::Warning(render::warning(warning))
         })
     }
@@ -879,7 +917,9 @@ impl Session<'_> {
             Event::Estimate(estimate) => {
                 self.progress.estimates += 1;
                 self.guard.entry.estimates.store(self.progress.estimates, Ordering::Relaxed);
-                metrics().estimate(estimate.judgement.abstains.map(Abstain::name));
+                let abstains = estimate.judgement.abstains.map(Abstain::name);
+                metrics().estimate(abstains);
+                self.trace.estimate(estimate.channel, abstains);
                 let mut rendered = render::estimate(&estimate, labels);
                 if let Some(alarm) = &self.alarm {
                     let (severity, ids) = alarm.in_force(estimate.channel);
@@ -889,6 +929,9 @@ impl Session<'_> {
             }
             Event::Utterance(utterance) => {
                 metrics().utterance();
+                let speech = utterance.speech_hops * HOP_SAMPLES as u64;
+                let speech = samples_to_duration(speech).as_secs_f64();
+                self.trace.utterance(utterance.channel, speech);
                 self.settings
                     .wants_utterances
                     .then(|| Response::Utterance(render::utterance(&utterance, labels).into()))
@@ -935,6 +978,7 @@ impl Session<'_> {
             tracing::warn!(limit = resuming.max_bytes, "no checkpoint: max_resume_token_bytes");
             return None;
         };
+        metrics().checkpoint(token.len());
         Some(v1::Checkpoint {
             resume_token: token,
             point: Some(resume_point(&self.progress, self.analysis.position())),

@@ -297,6 +297,7 @@ impl Alarm {
             actor: None,
             identity: None,
             note: None,
+            traceparent: None,
             escalation,
         }
     }

@@ -12,6 +12,7 @@ use super::listener::Listener;
 use crate::audio::{AudioError, AudioFormat, Intake, Lane};
 use crate::features::BATCH_HOPS;
 use crate::model::{EngineError, Model};
+use crate::telemetry::stage::{self, Stage};
 use crate::units::{HOP_SAMPLES, MODEL_RATE_HZ, SamplePos, duration_to_hops};
 use crate::wire::event::{ChannelSummary, Event, Warning, WarningReason};
 use crate::wire::parse::AnalysisSettings;
@@ -215,7 +216,9 @@ impl Analysis {
         while !rest.is_empty() {
             let (slice, behind) = rest.split_at(self.slice_len().min(rest.len()));
             rest = behind;
+            let began = stage::begin();
             self.intake.push(slice)?;
+            stage::end(Stage::Features, began);
             self.bytes += slice.len() as u64;
             self.drain(events).await?;
             if self.bytes.is_multiple_of(self.second_bytes()) {
@@ -238,7 +241,9 @@ impl Analysis {
 
     async fn drain(&mut self, events: &mut Vec<Event>) -> Result<(), EngineError> {
         while let Some(hops) = self.intake.next_hops(BATCH_HOPS) {
+            let began = stage::begin();
             self.listening.hear(hops.lanes());
+            stage::end(Stage::Features, began);
             for _ in 0..hops.len() {
                 self.listening.advance(events).await?;
             }

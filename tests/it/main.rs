@@ -14,7 +14,8 @@
 //! | [`engine`] | engines that die, servers that stop |
 //! | [`identity`], [`tokens`], [`tls`], [`pki`] | who calls, what they may, over what |
 //! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
-//! | [`process`], [`otlp`] | the real binary |
+//! | [`process`], [`otlp`], [`pipes`], [`privacy`] | the real binary |
+//! | [`operators`] | alerts, dashboard, runbook, the metrics they speak of |
 //! | [`evaluate`] | judging models on labelled clips |
 //! | [`corpora`] | corpora from the command line |
 //! | [`escalations`] | policies, the service, the store going away and coming back |
@@ -30,6 +31,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::unnecessary_wraps,
     clippy::manual_midpoint,
@@ -56,9 +58,12 @@ mod identity;
 mod limits;
 mod models;
 mod operations;
+mod operators;
 mod otlp;
+mod pipes;
 mod pki;
 mod policies;
+mod privacy;
 mod process;
 mod protocol;
 mod resume;

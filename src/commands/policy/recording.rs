@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::find;
 use crate::audio::ClipReader;
 use crate::commands::load_models;
+use crate::commands::output::stdout;
 use crate::config::Source;
 use crate::model::Model;
 use crate::policy::{Action, Decision, Evidence, Measurement, Policy, Watcher};
@@ -77,7 +78,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .get(name)
         .with_context(|| format!("there is no model {name:?}; loaded are {}", models.names()))?;
     if policy.needs_emotions() && model.manifest.labels().is_empty() {
-        eprintln!(
+        complain!(
             "undertone: the model {} knows no emotions: some conditions never have a value",
             model.manifest.name
         );
@@ -99,7 +100,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             Err(error) => {
                 failed = true;
-                eprintln!("undertone: {}: {error:#}", path.display());
+                complain!("undertone: {}: {error:#}", path.display());
             }
         }
     }
@@ -175,7 +176,7 @@ impl Trial {
     }
 
     fn print(&self, format: Format) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
+        let mut out = stdout();
         match format {
             Format::Json => {
                 serde_json::to_writer(&mut out, &self.row())?;

@@ -134,7 +134,7 @@ fn play(args: &Args, protocol: &str, plan: &Arc<Plan>) -> anyhow::Result<ExitCod
         done.set(done.get() + 1);
         // A log is no place for a bar, and says every now and then how far it is.
         if bar.is_hidden() && done.get().is_multiple_of(LOG_EVERY) {
-            eprintln!("{} of {speakers} speakers", done.get());
+            complain!("{} of {speakers} speakers", done.get());
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -147,11 +147,11 @@ fn play(args: &Args, protocol: &str, plan: &Arc<Plan>) -> anyhow::Result<ExitCod
     });
     bar.finish_and_clear();
     let Some(heard) = heard else {
-        eprintln!("undertone: interrupted");
+        complain!("undertone: interrupted");
         return Ok(ExitCode::from(INTERRUPTED));
     };
     let figures = Figures::of(plan, protocol, &heard?, &args.chosen_on);
-    print!("{}", rehearsal::markdown(&figures));
+    put!("{}", rehearsal::markdown(&figures))?;
     if let Some(file) = &args.out {
         let mut json = serde_json::to_vec_pretty(&figures)?;
         json.push(b'\n');

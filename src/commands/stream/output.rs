@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::events::{to_json, to_text, utterance_text};
 use super::screen::Screen;
 use crate::commands::client::Response;
+use crate::commands::output::stdout;
 
 /// How events are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -65,13 +66,13 @@ impl Output {
                 }
                 Response::Finished(_) => {
                     screen.end()?;
-                    writeln!(io::stdout().lock(), "{}", text())
+                    writeln!(stdout(), "{}", text())
                 }
                 Response::Utterance(u) => screen.say(&utterance_text(u, self.several_channels)),
                 _ => screen.say(&text()),
             },
-            To::Text => writeln!(io::stdout().lock(), "{}", text()),
-            To::Json => writeln!(io::stdout().lock(), "{}", to_json(response)),
+            To::Text => writeln!(stdout(), "{}", text()),
+            To::Json => writeln!(stdout(), "{}", to_json(response)),
         }
     }
 

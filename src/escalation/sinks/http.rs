@@ -17,6 +17,7 @@ use super::secret::Secret;
 use super::settings::{Common, HttpSettings};
 use super::verdict::Verdict;
 use super::{error::Fault, text::shortened};
+use crate::telemetry::trace::TraceParent;
 
 /// What is read of an answer, in bytes: enough for the problem that it tells.
 const MAX_ANSWER: usize = 8 * 1024;
@@ -27,6 +28,9 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 const MAX_PROBLEM: usize = 300;
 /// The header with the number of the attempt, counted from 1.
 pub(super) const ATTEMPT: &str = "undertone-attempt";
+
+/// W3C trace context: the span of the attempt, where its trace is sampled.
+pub(super) const TRACE_PARENT: &str = "traceparent";
 
 /// A URL that shows no more than it may: never its query, and its host only if it came from a secret.
 #[derive(Clone)]
@@ -150,6 +154,10 @@ impl Http {
         let mut headers = self.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(draft.content_type));
         headers.insert(ATTEMPT, attempt.into());
+        // The receiver's trace goes on from this attempt's.
+        if let Some(Ok(parent)) = TraceParent::current().map(|p| p.to_string().try_into()) {
+            headers.insert(HeaderName::from_static(TRACE_PARENT), parent);
+        }
         for (name, value) in draft.headers {
             match HeaderValue::try_from(value) {
                 Ok(value) => headers.insert(HeaderName::from_static(name), value),

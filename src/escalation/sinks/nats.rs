@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 
 use super::error::Fault;
 use super::file::NatsEntry;
-use super::http::{ATTEMPT, with_causes};
+use super::http::{ATTEMPT, TRACE_PARENT, with_causes};
 use super::parse::within;
 use super::payload;
 use super::secret::Secret;
@@ -27,6 +27,7 @@ use super::settings::Common;
 use super::subject::Subject;
 use super::verdict::Verdict;
 use crate::escalation::life::Occurrence;
+use crate::telemetry::trace::TraceParent;
 
 /// Most servers of a sink.
 const MAX_SERVERS: usize = 16;
@@ -159,6 +160,9 @@ impl Nats {
             .message_id(occurrence.id.to_string())
             .header("content-type", "application/json")
             .header(ATTEMPT, attempt.to_string());
+        if let Some(parent) = TraceParent::current() {
+            message = message.header(TRACE_PARENT, parent.to_string());
+        }
         if let Some(stream) = &self.stream {
             message = message.expected_stream(stream);
         }

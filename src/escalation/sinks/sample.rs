@@ -33,6 +33,7 @@ pub fn sample(kind: Kind, session_id: &str, at: Timestamp) -> Occurrence {
         actor: (kind == Kind::Acknowledged).then(|| "nurse.meier".to_owned()),
         identity: (kind == Kind::Acknowledged).then(|| "ward-7-console".to_owned()),
         note: note.map(str::to_owned),
+        traceparent: None,
         escalation: Escalation {
             id,
             tenant: Tenant::default(),

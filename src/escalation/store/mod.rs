@@ -344,6 +344,7 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         migration(1, "escalations", include_str!("migrations/0001_escalations.sql")),
         migration(2, "tenants", include_str!("migrations/0002_tenants.sql")),
+        migration(3, "census", include_str!("migrations/0003_census.sql")),
     ])
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use super::{Store, StoreError};
 use crate::escalation::life::{Escalation, Occurrence, State, Timestamp, UnknownName};
 use crate::identity::Tenant;
 use crate::policy::Severity;
+use crate::telemetry::Outstanding;
 
 /// Which escalations are wanted: all that is set must hold.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -325,6 +327,46 @@ impl Store {
             }
         }
         Ok(totals)
+    }
+
+    /// How many escalations are in `state`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn count(&self, state: State) -> Result<u64, StoreError> {
+        let query = sqlx::query("SELECT COUNT(*) FROM escalations WHERE state = $1")
+            .bind(state.name().to_owned());
+        let count: i64 = column(&self.within(query.fetch_one(&self.readers)).await?, 0)?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// What has not arrived at `sink`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn outstanding(&self, sink: &str) -> Result<Outstanding, StoreError> {
+        let mut found = Outstanding::default();
+        let mut oldest = None;
+        for (state, count) in [
+            (DeliveryState::Waiting, &mut found.waiting),
+            (DeliveryState::Due, &mut found.due),
+            (DeliveryState::Leased, &mut found.leased),
+            (DeliveryState::Dead, &mut found.dead),
+        ] {
+            let query = sqlx::query(
+                "SELECT COUNT(*), MIN(created_at) FROM deliveries WHERE sink = $1 AND state = $2",
+            )
+            .bind(sink.to_owned())
+            .bind(state.name().to_owned());
+            let row = self.within(query.fetch_one(&self.readers)).await?;
+            *count = column::<i64>(&row, 0)?.unsigned_abs();
+            if state != DeliveryState::Dead {
+                oldest = oldest.into_iter().chain(column::<Option<i64>>(&row, 1)?).min();
+            }
+        }
+        found.oldest =
+            oldest.map_or(Duration::ZERO, |created| Timestamp::now().since(Timestamp(created)));
+        Ok(found)
     }
 
     async fn within<T>(

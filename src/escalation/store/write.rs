@@ -20,6 +20,7 @@ use crate::escalation::life::{
 };
 use crate::identity::Tenant;
 use crate::policy::{Action, Decision, Evidence};
+use crate::telemetry::trace::TraceParent;
 use crate::units::SamplePos;
 
 /// Something that happens to escalations.
@@ -63,6 +64,30 @@ pub enum Change {
         /// When.
         at: Timestamp,
     },
+}
+
+impl Change {
+    /// What it makes of an escalation, in the words of [`Kind`].
+    pub fn kind_name(&self) -> &'static str {
+        let kind = match self {
+            Self::Decided { decision, .. } => match decision.action {
+                Action::Raise => Kind::Raised,
+                Action::Update => Kind::Updated,
+                Action::Clear => Kind::Cleared,
+            },
+            Self::SessionEnded { .. } => Kind::Updated,
+            Self::Acknowledged { .. } => Kind::Acknowledged,
+        };
+        kind.name()
+    }
+
+    /// The policy and the rule that have decided, if one has.
+    pub fn rule(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Decided { origin, decision, .. } => Some((&origin.policy, &decision.rule)),
+            Self::SessionEnded { .. } | Self::Acknowledged { .. } => None,
+        }
+    }
 }
 
 /// What became of a change.
@@ -171,6 +196,8 @@ pub struct Claimed {
 pub struct Batch<'a> {
     /// Changes, in their order.
     pub changes: Vec<&'a Change>,
+    /// For each change, the span that records it; those that are missing have none.
+    pub traces: Vec<Option<&'a TraceParent>>,
     /// Ends of attempts.
     pub finishes: Vec<&'a Finish>,
     /// For each sink, how many deliveries its owner can attempt now.
@@ -231,6 +258,7 @@ impl Writer {
             now: Timestamp::now(),
             gone: None,
             window: Duration::ZERO,
+            trace: None,
         };
         pen.lock(self.is_sqlite).await?;
         Ok(pen)
@@ -252,7 +280,8 @@ impl Writer {
         let mut pen = self.begin().await?;
         pen.window = batch.window;
         let mut done = Done::default();
-        for change in &batch.changes {
+        for (index, change) in batch.changes.iter().enumerate() {
+            pen.trace = batch.traces.get(index).copied().flatten();
             done.recorded.push(pen.change(change, routes).await?);
         }
         for finish in &batch.finishes {
@@ -421,6 +450,8 @@ struct Pen<'a> {
     gone: Option<HashSet<String>>,
     /// How long a session counts as alive that nobody speaks of.
     window: Duration,
+    /// The span that records the change at hand.
+    trace: Option<&'a TraceParent>,
 }
 
 impl Pen<'_> {
@@ -658,7 +689,18 @@ impl Pen<'_> {
         escalation.updated_at = at;
         self.latest += 1;
         let sequence = self.latest;
-        let occurrence = Occurrence { id, sequence, kind, at, actor, identity, note, escalation };
+        let traceparent = self.trace.cloned();
+        let occurrence = Occurrence {
+            id,
+            sequence,
+            kind,
+            at,
+            actor,
+            identity,
+            note,
+            traceparent,
+            escalation,
+        };
         let escalation = &occurrence.escalation;
         // One that begins has been written as it stands.
         if kind != Kind::Raised {

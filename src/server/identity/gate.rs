@@ -113,7 +113,9 @@ impl Gate {
             return Ok(Identity::anonymous());
         };
         let identified = self.identify_among(&identities, headers, certificate).await;
-        metrics().authentication(identified.as_ref().map_or_else(Refusal::reason, |_| "known"));
+        if let Err(refusal) = &identified {
+            metrics().authentication_failed(refusal.reason());
+        }
         identified
     }
 

@@ -165,17 +165,14 @@ async fn handshake(
     timeout: Duration,
 ) -> Option<Shaken> {
     match tokio::time::timeout(timeout, TlsAcceptor::from(config).accept(stream)).await {
-        Ok(Ok(stream)) => {
-            metrics().handshake("done");
-            Some((stream, peer))
-        }
+        Ok(Ok(stream)) => Some((stream, peer)),
         Ok(Err(error)) => {
-            metrics().handshake("failed");
+            metrics().handshake_failed("failed");
             tracing::debug!(%peer, %error, "TLS handshake failed");
             None
         }
         Err(_) => {
-            metrics().handshake("timed_out");
+            metrics().handshake_failed("timed_out");
             tracing::debug!(%peer, ?timeout, "TLS handshake took too long");
             None
         }

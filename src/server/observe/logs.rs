@@ -1,0 +1,110 @@
+//! Lines for people, JSON with trace and span, and both to the collector.
+//!
+//! What is logged is one setting for all of them; spans do not depend on it. A line of JSON is one event:
+//! `timestamp`, `level`, `target`, `fields` with the message, `span` with the call it belongs to, and
+//! `trace_id` and `span_id` where there is one.
+
+use std::fmt;
+use std::io::IsTerminal as _;
+
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt as _, ParseError, filter_fn};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Filter, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt as lines};
+
+use crate::config::{LogFormat, Settings};
+use crate::telemetry::trace;
+
+/// Installs the process's subscriber. A second one in one process, as tests have it, changes nothing.
+pub(super) fn install(
+    settings: &Settings,
+    tracer: SdkTracer,
+    loggers: Option<&SdkLoggerProvider>,
+) -> Result<(), ParseError> {
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        // Where in the source and on which thread a span began tells nobody anything, and time that it was
+        // idle is a stream's nature.
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(filter_fn(is_our_span));
+    let bridge = loggers.map(OpenTelemetryTracingBridge::new);
+    let bridge = bridge.map(|bridge| {
+        // What the exporter's own connection logs would be exported, and so on without end.
+        filter(settings).map(|logged| {
+            let ours = filter_fn(|metadata| metadata.target().starts_with("undertone"));
+            bridge.with_filter(logged.and(ours))
+        })
+    });
+    let installed = tracing_subscriber::registry()
+        .with(spans)
+        .with(lines_of(settings.log_format).with_filter(filter(settings)?))
+        .with(bridge.transpose()?)
+        .try_init();
+    // A second server in one process keeps the first one's logs.
+    drop(installed);
+    Ok(())
+}
+
+fn is_our_span(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span()
+        && *metadata.level() <= tracing::Level::INFO
+        && metadata.target().starts_with("undertone")
+}
+
+/// What is logged: what the setting says, but not what the exporters complain about every few seconds while
+/// the collector is away. Those complaints are made here, now and then, see `otlp`.
+fn filter<S: Subscriber>(settings: &Settings) -> Result<impl Filter<S> + use<S>, ParseError> {
+    let said: EnvFilter = settings.log.parse()?;
+    let not_theirs =
+        filter_fn(|metadata: &Metadata<'_>| !metadata.target().starts_with("opentelemetry"));
+    Ok(said.and(not_theirs))
+}
+
+fn lines_of<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    // Standard error may be closed by whoever reads it: nothing is said about it there.
+    let lines = lines::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    match format {
+        // Files and pipes get plain text; at a terminal tracing-subscriber itself heeds NO_COLOR.
+        LogFormat::Text if std::io::stderr().is_terminal() => lines.boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().with_span_list(false).map_event_format(Traced).boxed(),
+    }
+}
+
+/// JSON lines of another format, with the trace and the span that they belong to.
+struct Traced<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Traced<F>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some((trace_id, span_id)) = trace::current_ids() else {
+            return self.0.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        let rest = line.strip_prefix('{').unwrap_or(&line);
+        write!(writer, r#"{{"trace_id":"{trace_id}","span_id":"{span_id}",{rest}"#)
+    }
+}

@@ -1,0 +1,384 @@
+//! What operators are given: alerts that Prometheus takes and that fire when they should, a dashboard and a
+//! runbook that know the metrics there are, documentation that tells the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+use undertone::telemetry::described;
+use undertone::wire::v1;
+use undertone::wire::v1::stream_config::Policy;
+
+use crate::process::Process;
+use crate::signal::{encode, speech};
+use crate::support::{PLAIN, audio, chunks, http_get, stream, until};
+
+fn file(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Runs Prometheus' own tool; it must succeed.
+#[track_caller]
+fn promtool(args: &[&str]) {
+    let output = Command::new("promtool")
+        .args(args)
+        .current_dir(file("deploy/prometheus"))
+        .output()
+        .unwrap_or_else(|error| panic!("promtool ({error}): apt-get install prometheus"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "promtool {args:?}: {said}");
+}
+
+fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The alerting rules.
+fn alerts() -> Vec<Value> {
+    let file = yaml("deploy/prometheus/alerts.yaml");
+    let groups = file["groups"].as_array().unwrap().clone();
+    groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
+}
+
+/// Every query of the dashboard.
+fn queries() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&text("deploy/grafana/undertone.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().clone();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array().cloned());
+    targets.flatten().map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The names of metrics in a query: words of ours and of the conventions that are no labels.
+fn names_in(query: &str) -> BTreeSet<String> {
+    let labels: BTreeSet<String> = described()
+        .flat_map(|known| known.labels.iter().map(|label| label.replace('.', "_")))
+        .collect();
+    query
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| ["undertone_", "process_", "rpc_"].iter().any(|own| word.starts_with(own)))
+        .filter(|word| !labels.contains(*word))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Every name that the metrics page can have.
+fn known_names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for known in described() {
+        let name = known.on_page();
+        if known.kind.name() == "histogram" {
+            for part in ["bucket", "sum", "count"] {
+                names.insert(format!("{name}_{part}"));
+            }
+        } else {
+            names.insert(name);
+        }
+    }
+    names
+}
+
+/// What happens only to servers with callers that are turned away, quotas, resumptions, a collector, a store
+/// or a policy that fails: described, but not on the page of a run in which all goes well.
+const RARE: [&str; 9] = [
+    "undertone_auth_failures_total",
+    "undertone_tls_handshake_failures_total",
+    "undertone_quota_refusals_total",
+    "undertone_streams_refused_total",
+    "undertone_streams_resumed_total",
+    "undertone_checkpoint_size_bytes",
+    "undertone_telemetry_exports_total",
+    "undertone_policy_reloads_total",
+    "undertone_abstentions_total",
+];
+
+#[test]
+fn prometheus_takes_the_alerts_and_they_fire_when_they_should() {
+    promtool(&["check", "rules", "alerts.yaml"]);
+    promtool(&["test", "rules", "alerts.test.yaml"]);
+}
+
+#[test]
+fn every_alert_says_what_to_do_where_it_is_written_and_is_tried_out_both_ways() {
+    let runbook = text("docs/runbook.md");
+    let sections: BTreeSet<String> = runbook
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
+        .map(|section| section.replace(',', ""))
+        .collect();
+    let tests = text("deploy/prometheus/alerts.test.yaml");
+    let alerts = alerts();
+    assert!(alerts.len() >= 20);
+    for alert in &alerts {
+        let name = alert["alert"].as_str().unwrap();
+        let annotation = |key: &str| {
+            alert["annotations"][key].as_str().unwrap_or_else(|| panic!("{name}: no {key}"))
+        };
+        assert!(annotation("summary").len() > 20, "{name}");
+        assert!(annotation("description").len() > 60, "{name}");
+        let anchor = annotation("runbook_url").strip_prefix("docs/runbook.md#").unwrap();
+        assert!(sections.contains(anchor), "{name}: the runbook has no section {anchor}");
+        let severity = alert["labels"]["severity"].as_str().unwrap();
+        assert!(["page", "ticket"].contains(&severity), "{name}: {severity}");
+        for how in ["fires", "stays quiet"] {
+            assert!(tests.contains(&format!("name: {name} {how}")), "{name} {how}: untested");
+        }
+    }
+    // And the other way round: no section for an alert that is no more.
+    for section in sections.iter().filter(|section| section.starts_with("undertone")) {
+        let has = |alert: &Value| alert["alert"].as_str().unwrap().to_lowercase() == *section;
+        assert!(alerts.iter().any(has), "there is no alert {section}");
+    }
+    // What the runbook refers to inside itself is there.
+    for (_, rest) in runbook.match_indices("](#").map(|(at, m)| runbook.split_at(at + m.len())) {
+        let anchor = rest.split(')').next().unwrap();
+        assert!(sections.contains(anchor), "the runbook has no section {anchor}");
+    }
+}
+
+#[test]
+fn the_dashboard_fits_grafanas_model_and_prometheus_takes_its_queries() {
+    let dashboard: Value = serde_json::from_str(&text("deploy/grafana/undertone.json")).unwrap();
+    for key in ["uid", "title", "schemaVersion", "time", "templating", "refresh"] {
+        assert!(!dashboard[key].is_null(), "{key}");
+    }
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut ids = BTreeSet::new();
+    let mut taken = BTreeMap::new();
+    for panel in panels {
+        let title = panel["title"].as_str().expect("a title");
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id is not its own");
+        let place = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+        assert!(place("x") + place("w") <= 24, "{title} is beyond the edge");
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                let other = taken.insert((x, y), title);
+                assert!(other.is_none(), "{title} lies on {other:?}");
+            }
+        }
+        let kind = panel["type"].as_str().unwrap();
+        assert!(["row", "stat", "timeseries"].contains(&kind), "{title}: {kind}");
+        if kind == "row" {
+            continue;
+        }
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}: no unit");
+        let targets = panel["targets"].as_array().unwrap();
+        let refs: BTreeSet<&str> =
+            targets.iter().map(|target| target["refId"].as_str().unwrap()).collect();
+        assert_eq!(refs.len(), targets.len(), "{title}");
+    }
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variables: Vec<&str> = variables.iter().map(|v| v["name"].as_str().unwrap()).collect();
+    assert_eq!(variables, ["datasource", "job", "instance"]);
+
+    // As recording rules, so that Prometheus' own parser reads them.
+    let rules: Vec<Value> = queries()
+        .iter()
+        .enumerate()
+        .map(|(number, query)| {
+            let query = query.replace("$__rate_interval", "5m");
+            assert!(!query.replace("$job", "").replace("$instance", "").contains('$'), "{query}");
+            serde_json::json!({"record": format!("panel:query:{number}"), "expr": query})
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queries.yaml");
+    // JSON is YAML.
+    let groups = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    std::fs::write(&path, groups.to_string()).unwrap();
+    promtool(&["check", "rules", &path.display().to_string()]);
+}
+
+/// A policy that raises at once.
+const QUIET: &str = "
+schema: undertone.policy/v1
+name: quiet
+version: '1'
+description: For tests.
+rules:
+  - name: quiet
+    title: Nobody speaks
+    severity: medium
+    when: {silence: {for: 1s}}
+    clear_after: 0s
+    reason: 'no voice'
+";
+
+/// The metrics page of a server to which much has happened.
+async fn page_after_a_run() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("secret"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    let delivery = format!(
+        "schema: undertone.delivery/v1\nsinks:\n  - name: ward\n    webhook: {{url: \
+         'http://127.0.0.1:9/', allow_private: true, secrets: [{{file: '{}'}}]}}\n",
+        path("secret")
+    );
+    std::fs::write(path("delivery.yaml"), delivery).unwrap();
+    let process = Process::start(&[
+        "--escalation-store",
+        &format!("sqlite:{}", path("store.db")),
+        "--delivery",
+        &path("delivery.yaml"),
+        "--census-interval",
+        "50ms",
+    ])
+    .await;
+    let client = process.client().await;
+    let mut samples = speech(1, 2.0, 16_000);
+    samples.extend(vec![0.0; 3 * 16_000]);
+    let data = encode(&samples, PLAIN.encoding);
+    let config =
+        v1::StreamConfig { policy: Some(Policy::PolicyYaml(QUIET.to_owned())), ..PLAIN.config() };
+    stream(&client, config, chunks(&data, 3_200)).await.fine();
+    // Full scale for a second is a warning; silence makes estimates abstain.
+    let loud = encode(&vec![1.0; 16_000], PLAIN.encoding);
+    stream(&client, PLAIN.config(), [audio(loud)]).await.fine();
+    let mut page = String::new();
+    until("the deliveries were tried and counted", async || {
+        page = http_get(process.http, "/metrics").await.1;
+        page.contains("undertone_delivery_attempts_total{")
+            && page.contains("undertone_delivery_outstanding{")
+            && page.contains("undertone_store_waiting{")
+    })
+    .await;
+    page
+}
+
+#[tokio::test]
+async fn every_metric_of_alerts_and_dashboard_is_on_the_page_of_a_real_run() {
+    let page = page_after_a_run().await;
+    let known = known_names();
+    let on_page: BTreeSet<&str> = page
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .collect();
+    let alerts = alerts();
+    let exprs = alerts.iter().map(|alert| alert["expr"].as_str().unwrap().to_owned());
+    let mut used = BTreeSet::new();
+    for query in exprs.chain(queries()) {
+        for name in names_in(&query) {
+            assert!(known.contains(&name), "there is no metric {name}: {query}");
+            let rare = RARE.iter().any(|rare| name.starts_with(rare));
+            // Nothing was delivered in this run, nothing was refused.
+            let arrives = name.starts_with("undertone_delivery_lag_seconds");
+            assert!(rare || arrives || on_page.contains(&*name), "{name} is not on the page");
+            used.insert(name);
+        }
+    }
+    assert!(used.len() > 40, "{}: does the test still find names?", used.len());
+    // And nothing on the page is undescribed.
+    for name in on_page.iter().filter(|name| **name != "target_info") {
+        assert!(known.contains(*name), "{name} is not described");
+    }
+}
+
+#[tokio::test]
+async fn what_clients_say_is_in_no_label_of_any_metric() {
+    let process = Process::start(&[]).await;
+    let client = process.client().await;
+    let data = encode(&speech(1, 1.0, 16_000), PLAIN.encoding);
+    let weird = ["planted-1", "planted\"2}", "planted 3 \u{1f600}"];
+    for word in weird {
+        let label = ("planted-name".to_owned(), word.to_owned());
+        for config in [
+            v1::StreamConfig {
+                session_id: "planted-id".to_owned(),
+                labels: [label.clone()].into(),
+                ..PLAIN.config()
+            },
+            v1::StreamConfig { session_id: word.to_owned(), ..PLAIN.config() },
+            v1::StreamConfig { model: word.to_owned(), ..PLAIN.config() },
+            v1::StreamConfig {
+                policy: Some(Policy::PolicyName(word.to_owned())),
+                ..PLAIN.config()
+            },
+            v1::StreamConfig {
+                policy: Some(Policy::PolicyYaml(QUIET.replace("quiet", "planted"))),
+                ..PLAIN.config()
+            },
+        ] {
+            stream(&client, config, chunks(&data, 3_200)).await;
+        }
+        let request = v1::GetModelRequest { name: word.to_owned() };
+        assert!(client.clone().get_model(request).await.is_err());
+    }
+    // Methods and services that nobody has declared.
+    let channel = crate::support::channel(process.grpc).await;
+    for path in ["/planted.Service/Planted", "/undertone.v1.EmotionService/Planted"] {
+        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        grpc.ready().await.unwrap();
+        let codec =
+            tonic_prost::ProstCodec::<v1::ListModelsRequest, v1::ListModelsResponse>::default();
+        let request = tonic::Request::new(v1::ListModelsRequest {});
+        let called = grpc.unary(request, path.parse().unwrap(), codec).await;
+        assert!(called.is_err());
+    }
+    let (_, page) = http_get(process.http, "/metrics").await;
+    assert!(!page.contains("planted"), "{page}");
+    assert!(page.contains("rpc_method=\"_OTHER\""), "{page}");
+
+    let labels: BTreeMap<String, BTreeSet<String>> = described()
+        .map(|known| {
+            let labels = known.labels.iter().map(|label| label.replace('.', "_")).collect();
+            (known.on_page(), labels)
+        })
+        .collect();
+    let mut series = BTreeMap::<String, usize>::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let Some((name, rest)) = line.split_once('{') else { continue };
+        let name = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|part| name.strip_suffix(part).filter(|name| labels.contains_key(*name)))
+            .unwrap_or(name);
+        if name == "target_info" {
+            continue;
+        }
+        *series.entry(name.to_owned()).or_default() += 1;
+        let known = labels.get(name).unwrap_or_else(|| panic!("{name} is not described"));
+        let inside = rest.rsplit_once('}').unwrap().0;
+        for label in inside.split(',').filter_map(|pair| pair.split_once('=')).map(|(l, _)| l) {
+            let common = label == "le" || label.starts_with("otel_scope");
+            assert!(common || known.contains(label), "{name}: the label {label} is not described");
+        }
+    }
+    for (name, count) in series {
+        // Buckets times methods times statuses is the most there is.
+        assert!(count <= 400, "{name} has {count} series");
+    }
+}
+
+#[test]
+fn the_documentation_lists_every_metric_as_it_is() {
+    let documented = text("docs/telemetry.md");
+    let rows: Vec<&str> = documented
+        .lines()
+        .skip_while(|line| !line.starts_with("| metric |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    let expected: Vec<String> = described()
+        .map(|known| {
+            let labels: Vec<String> =
+                known.labels.iter().map(|label| format!("`{label}`")).collect();
+            format!(
+                "| `{}` | `{}` | {} | `{}` | {} | {} |",
+                known.name,
+                known.on_page(),
+                known.kind.name(),
+                known.unit,
+                labels.join(", "),
+                known.what
+            )
+        })
+        .collect();
+    assert_eq!(rows, expected, "\nput this in place:\n{}\n", expected.join("\n"));
+}
