@@ -24,6 +24,7 @@ pub struct Metrics {
     active_streams: UpDownCounter<i64>,
     streams: Counter<u64>,
     refused: Counter<u64>,
+    refused_connections: Counter<u64>,
     audio_seconds: Counter<f64>,
     chunks: Counter<u64>,
     estimates: Counter<u64>,
@@ -68,6 +69,10 @@ impl Metrics {
                 .build(),
             streams: count("undertone.streams", "Streams ended, by outcome"),
             refused: count("undertone.streams.refused", "Streams refused, by reason"),
+            refused_connections: count(
+                "undertone.connections.refused",
+                "Connections refused or broken off, by reason",
+            ),
             audio_seconds: meter
                 .f64_counter("undertone.audio")
                 .with_unit("s")
@@ -163,6 +168,11 @@ impl Metrics {
     /// A stream was refused.
     pub fn stream_refused(&self, reason: &'static str) {
         self.refused.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A connection was refused or broken off before it said anything.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.refused_connections.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     /// A chunk of `seconds` of audio was analysed in `took`.

@@ -4,8 +4,12 @@
 //! turns `NOT_SERVING`, live streams are told and finished, and what has not ended by the deadline is cut
 //! off.
 
+pub mod connections;
+mod doors;
 mod escalations;
 mod http;
+mod load;
+mod memory;
 pub mod observe;
 mod service;
 pub mod status;
@@ -15,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
@@ -25,13 +28,18 @@ use crate::escalation::sinks::Delivery;
 use crate::escalation::{Health, Location, Recorder, Store, StoreError, Task};
 use crate::model::{EngineError, Models};
 use crate::policy::{Library, LibraryError};
-use crate::session::{Context, Escalating, Limits, Registry};
+use crate::session::admission::Quotas;
+use crate::session::load::LoadLimits;
+use crate::session::{Admission, Context, Escalating, Limits, Registry};
 use crate::telemetry::metrics;
 use crate::wire::DESCRIPTORS;
 use crate::wire::v1::emotion_service_server::EmotionServiceServer;
 use crate::wire::v1::escalation_service_server::EscalationServiceServer;
 
+use connections::Connections;
+use doors::Doors;
 use escalations::Escalations;
+use load::Patient;
 pub use observe::Observer;
 pub use service::Service;
 
@@ -135,11 +143,43 @@ pub fn limits(settings: &Settings) -> Limits {
         max_chunk_bytes: settings.max_chunk_bytes as usize,
         max_audio: settings.max_stream_length.0,
         idle_timeout: settings.idle_timeout.0,
+        config_timeout: settings.config_timeout.0,
         send_timeout: settings.send_timeout.0,
         max_realtime_factor: settings.max_realtime_factor,
         burst: settings.realtime_burst.0,
         no_speech: settings.no_speech_warning.0,
         drain_deadline: settings.drain_deadline.0,
+    }
+}
+
+/// Who gets in under `settings`.
+pub fn admission(settings: &Settings) -> Arc<Admission> {
+    let quotas = Quotas {
+        streams: settings.quota_streams,
+        audio_per_minute: settings.quota_audio_per_minute.0,
+    };
+    let limits = LoadLimits {
+        busy: settings.max_load.into(),
+        engine_lag: settings.max_engine_lag.0,
+        worker_delay: settings.max_worker_delay.0,
+        memory: memory::limit(settings.max_memory),
+    };
+    Admission::new(quotas, limits)
+}
+
+/// What HTTP/2 itself leaves a client.
+fn builder(settings: &Settings) -> Server {
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(settings.keepalive_interval.0))
+        .http2_keepalive_timeout(Some(settings.keepalive_timeout.0))
+        .max_concurrent_streams(settings.max_streams_per_connection)
+        .http2_max_header_list_size(settings.max_header_bytes)
+        .http2_max_pending_accept_reset_streams(Some(settings.max_pending_resets as usize))
+        .accept_http1(true);
+    match settings.max_connection_age.0 {
+        Duration::ZERO => server,
+        // Replicas that were started together shall not turn away their clients together.
+        age => server.max_connection_age(age.mul_f64(0.9 + 0.2 * fastrand::f64())),
     }
 }
 
@@ -240,6 +280,7 @@ pub async fn run(
         models: models.clone(),
         defaults: settings.defaults(),
         limits: limits(settings),
+        admission: admission(settings),
         registry: Registry::new(settings.max_streams as usize),
         escalating: escalating.clone(),
         // Child tokens end with `stop`; an engine's death drains as well.
@@ -247,7 +288,8 @@ pub async fn run(
     };
     let draining = context.draining.clone();
     let registry = context.registry.clone();
-    let service = Service::new(context, settings, tasks.clone());
+    let (admission, patient) = (context.admission.clone(), Patient::default());
+    let service = Service::new(context, settings, tasks.clone(), patient.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<EmotionServiceServer<Service>>().await;
     let background = CancellationToken::new();
@@ -256,29 +298,22 @@ pub async fn run(
         let serving = (&registry, &health, &draining);
         escalation_service(escalating, settings, serving, &background, &tasks)
     });
-    let emotion = EmotionServiceServer::new(service)
-        .max_decoding_message_size(settings.max_clip_bytes as usize + 64 * 1024)
-        .accept_compressed(tonic::codec::CompressionEncoding::Gzip);
+    tasks.spawn(load::sample(admission.clone(), models.clone(), patient, background.clone()));
     // Both versions: most tools in the field still ask for the older one.
     let reflection_v1 = settings.reflection.then(|| reflection().build_v1()).transpose()?;
     let reflection_v1alpha =
         settings.reflection.then(|| reflection().build_v1alpha()).transpose()?;
 
     let closing = CancellationToken::new();
-    let grpc = Server::builder()
-        // Small messages both ways all the time: waiting to fill packets only adds latency.
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .accept_http1(true)
+    let grpc = builder(settings)
         .layer(tonic_web::GrpcWebLayer::new())
         .add_service(health_service)
-        .add_service(emotion)
+        .add_service(Doors::new(service, settings))
         .add_optional_service(escalations)
         .add_optional_service(reflection_v1)
         .add_optional_service(reflection_v1alpha)
         .serve_with_incoming_shutdown(
-            TcpListenerStream::new(sockets.grpc),
+            Connections::new(settings).accept(sockets.grpc),
             closing.clone().cancelled_owned(),
         );
     let mut grpc = tokio::spawn(grpc);
@@ -286,6 +321,7 @@ pub async fn run(
         sockets.http,
         http::State {
             registry,
+            admission,
             draining: draining.clone(),
             observer,
             health: escalating.as_ref().map(|escalating| escalating.recorder.health()),

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::admission::{self, Admission, Permit};
 use super::alarm::{Alarm, MAILBOX, News, Told};
 use super::analysis::{Analysis, AnalysisError};
 use super::registry::{Guard, Refused, Registry};
@@ -41,6 +42,8 @@ pub struct Limits {
     pub max_audio: Duration,
     /// Longest time without a message.
     pub idle_timeout: Duration,
+    /// Longest time until the first one, the configuration.
+    pub config_timeout: Duration,
     /// Longest time that the client may leave responses unread.
     pub send_timeout: Duration,
     /// How many times faster than real time audio may come after the burst; 0 for no limit.
@@ -75,6 +78,8 @@ pub struct Context {
     pub defaults: Defaults,
     /// What it may do.
     pub limits: Limits,
+    /// Who gets in.
+    pub admission: Arc<Admission>,
     /// The live sessions.
     pub registry: Arc<Registry>,
     /// How they raise escalations; `None` where nothing is kept.
@@ -89,9 +94,12 @@ pub enum SourceError {
     /// The client has gone.
     #[error("the client has gone: {0}")]
     Vanished(String),
-    /// A message that the transport refuses: too large, not decodable.
+    /// A message that the transport refuses: not decodable.
     #[error("{0}")]
     Refused(String),
+    /// A message that is too large for the transport.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
 /// Where requests come from.
@@ -165,6 +173,9 @@ pub enum SessionError {
         /// How many.
         limit: usize,
     },
+    /// A quota is used up, or the server has no room.
+    #[error(transparent)]
+    Refused(#[from] admission::Refused),
     /// The server is about to end.
     #[error("the server is draining; connect elsewhere")]
     Draining,
@@ -212,12 +223,15 @@ pub enum SessionError {
     /// A message that the transport refuses.
     #[error("{0}")]
     Transport(String),
+    /// A message that is too large for the transport.
+    #[error("{0}; send smaller chunks")]
+    TooLarge(String),
     /// The audio or the engine failed.
     #[error(transparent)]
     Analysis(#[from] AnalysisError),
 }
 
-/// Runs one session to its end. What is said to the client goes to `outbox`.
+/// Runs one session to its end, under `permit`. What is said to the client goes to `outbox`.
 ///
 /// # Errors
 /// [`SessionError`], to be told to the client.
@@ -226,6 +240,7 @@ pub enum SessionError {
 /// Dropping the future ends the session at once and frees all that it held.
 pub async fn run(
     context: &Context,
+    permit: &Permit,
     source: &mut impl Source,
     outbox: &mpsc::Sender<v1::StreamEmotionResponse>,
 ) -> Result<Outcome, SessionError> {
@@ -257,12 +272,14 @@ pub async fn run(
         context.limits.no_speech,
     )
     .map_err(AnalysisError::from)?;
+    let mut limits = context.limits;
+    limits.max_chunk_bytes = permit.chunk_bytes(limits.max_chunk_bytes);
     let span = tracing::info_span!("session", id, model = name);
     let started = v1::Started {
         session_id: id.clone(),
         config: Some(render::effective_config(&config, &settings, &id, &name)),
         model: Some(render::model(&model.manifest, context.models.is_default(&name))),
-        limits: Some(render_limits(&context.limits)),
+        limits: Some(render_limits(&limits)),
         policy: policy.as_ref().map(|(policy, escalating)| {
             render::policy(policy, policy.name() == escalating.default_policy)
         }),
@@ -279,7 +296,8 @@ pub async fn run(
         Alarm::new(policy, origin, escalating.recorder.clone(), inbox)
     });
     let mut session = Session {
-        limits: context.limits,
+        limits,
+        permit,
         settings,
         model,
         analysis,
@@ -311,7 +329,7 @@ async fn read_config(
     context: &Context,
     source: &mut impl Source,
 ) -> Result<(v1::StreamConfig, StreamSettings), SessionError> {
-    let limit = context.limits.idle_timeout;
+    let limit = context.limits.config_timeout.min(context.limits.idle_timeout);
     // Cancel-safe as in `Session::work`. Who has not begun when the server drains need not begin.
     let first = tokio::select! {
         biased;
@@ -402,6 +420,7 @@ fn source_error(error: SourceError) -> SessionError {
     match error {
         SourceError::Vanished(_) => SessionError::Vanished,
         SourceError::Refused(reason) => SessionError::Transport(reason),
+        SourceError::TooLarge(reason) => SessionError::TooLarge(reason),
     }
 }
 
@@ -445,6 +464,7 @@ impl Outbox<'_> {
 
 struct Session<'a> {
     limits: Limits,
+    permit: &'a Permit,
     settings: StreamSettings,
     model: Arc<Model>,
     analysis: Analysis,
@@ -612,6 +632,7 @@ impl Session<'_> {
         metrics().chunk(seconds, arrived.elapsed());
         let audio_ms = u64::try_from(position.duration().as_millis()).unwrap_or(u64::MAX);
         self.guard.entry.audio_ms.store(audio_ms, Ordering::Relaxed);
+        self.permit.charge(position.duration().saturating_sub(before.duration()))?;
         self.check_pace(position, arrived)
     }
 

@@ -12,15 +12,18 @@
 //!    other clients. (Probabilities agree within 1e-5: see [`crate::model::engine`].)
 
 pub mod actor;
+pub mod admission;
 mod alarm;
 pub mod analysis;
 mod assembler;
 pub mod clip;
 mod history;
 pub mod listener;
+pub mod load;
 pub mod registry;
 
 pub use actor::{Context, Escalating, Limits, Outcome, SessionError, Source, SourceError};
+pub use admission::{Admission, Permit};
 pub use analysis::{Analysis, AnalysisError, Listening};
 pub use listener::Listener;
 pub use registry::Registry;
