@@ -10,6 +10,8 @@
 //! | [`conversation`] | what a client is told, in which order |
 //! | [`clips`] | whole files |
 //! | [`limits`] | what a client may not do |
+//! | [`admission`] | quotas, and a server without room |
+//! | [`hostile`], [`raw`] | clients that mean harm |
 //! | [`clients`] | clients that vanish or do not read |
 //! | [`engine`] | engines that die, servers that stop |
 //! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
@@ -36,6 +38,7 @@
     reason = "a test that cannot go on must fail, here and with what it saw"
 )]
 
+mod admission;
 mod architecture;
 mod chunking;
 mod clients;
@@ -49,6 +52,7 @@ mod engine;
 mod escalations;
 mod evaluate;
 mod fuzzing;
+mod hostile;
 mod limits;
 mod models;
 mod operations;
@@ -56,6 +60,7 @@ mod otlp;
 mod policies;
 mod process;
 mod protocol;
+mod raw;
 mod signal;
 mod sinks;
 mod store;
