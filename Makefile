@@ -116,7 +116,15 @@ MAX_LEN_audio_decode = 8192
 MAX_LEN_session = 4096
 MAX_LEN = $(or $(MAX_LEN_$(1)),8192)
 
-fuzz: setup $(CARGO_FUZZ) ## Run FUZZ_TARGETS (all) for FUZZ_SECONDS each (installs cargo-fuzz).
+# The codecs are reached only from real files: behind one byte that chooses the hint.
+.PHONY: fuzz-seeds
+fuzz-seeds:
+	mkdir -p $(FUZZ_HOME)/corpus/container_decode
+	for file in tests/data/tone_* tests/data/*.mkv; do \
+		{ printf '\000'; cat "$$file"; } > $(FUZZ_HOME)/corpus/container_decode/$$(basename "$$file"); \
+	done
+
+fuzz: setup fuzz-seeds $(CARGO_FUZZ) ## Run FUZZ_TARGETS (all) for FUZZ_SECONDS each (installs cargo-fuzz).
 	@command -v c++ >/dev/null || { echo "A C++ compiler is missing: apt-get install g++" >&2; exit 1; }
 	$(foreach target,$(FUZZ_TARGETS),mkdir -p $(FUZZ_HOME)/corpus/$(target) fuzz/corpus/$(target) && \
 		$(FUZZ) run $(FUZZ_FLAGS) -D $(target) $(FUZZ_HOME)/corpus/$(target) fuzz/corpus/$(target) -- \
@@ -131,10 +139,10 @@ $(CARGO_FUZZ):
 	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(FUZZ_HOME)
 
 # The service itself has no unsafe code; what it calls has. AddressSanitizer wants a nightly compiler.
-sanitize: setup $(CARGO_FUZZ) ## Run every input of fuzz/corpus under AddressSanitizer (nightly Rust).
+sanitize: setup fuzz-seeds $(CARGO_FUZZ) ## Run every input that is kept under AddressSanitizer (nightly Rust).
 	@rustup toolchain list | grep -q ^nightly || { echo "A nightly toolchain is missing: rustup toolchain install nightly" >&2; exit 1; }
-	$(foreach target,$(FUZZ_TARGETS),mkdir -p fuzz/corpus/$(target) && \
-		RUSTUP_TOOLCHAIN=nightly $(FUZZ) run --sanitizer address -D $(target) fuzz/corpus/$(target) -- \
+	$(foreach target,$(FUZZ_TARGETS),mkdir -p $(FUZZ_HOME)/corpus/$(target) fuzz/corpus/$(target) && \
+		RUSTUP_TOOLCHAIN=nightly $(FUZZ) run --sanitizer address -D $(target) fuzz/corpus/$(target) $(FUZZ_HOME)/corpus/$(target) -- \
 		-runs=0 -max_len=$(call MAX_LEN,$(target)) -rss_limit_mb=4096 &&) true
 
 # Which model to make: undertone-four (all corpora, embedded) or another folder of models/ with MODEL_FLAGS for

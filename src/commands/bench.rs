@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::f64::consts::SQRT_2;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::ensure;

@@ -295,8 +295,8 @@ mod tests {
         SocketAddr::from(([127, 0, 0, last], 1))
     }
 
-    #[test]
-    fn a_place_is_given_back_when_its_connection_ends() {
+    #[tokio::test]
+    async fn a_place_is_given_back_when_its_connection_ends() {
         let connections = connections(3, 2);
         let first = connections.admit(peer(1)).unwrap();
         let second = connections.admit(peer(1)).unwrap();

@@ -17,9 +17,7 @@ use crate::config::Settings;
 use crate::identity::Identity;
 use crate::model::Model;
 use crate::session::admission::Refused;
-use crate::session::{
-    Context, Outcome, Permit, SessionError, Source, SourceError, actor, clip,
-};
+use crate::session::{Context, Outcome, Permit, SessionError, Source, SourceError, actor, clip};
 use crate::telemetry::metrics;
 use crate::wire::event::Event;
 use crate::wire::parse::{Violation, analyze_request};

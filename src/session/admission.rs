@@ -174,7 +174,7 @@ impl Admission {
     pub fn new(quotas: Quotas, limits: LoadLimits) -> Arc<Self> {
         Arc::new(Self {
             quotas,
-            load: Mutex::new(Load::new(limits, Instant::now())),
+            load: Mutex::new(Load::new(limits)),
             accounts: Mutex::new(Accounts::default()),
         })
     }
@@ -216,7 +216,6 @@ impl Admission {
             account,
             kind,
             counted: false,
-            began: now,
         };
         let mut load = lock(&self.load);
         if let Some(pressure) = load.pressure(now) {
@@ -225,7 +224,7 @@ impl Admission {
             return Err(pressure.into());
         }
         if kind == Kind::Stream {
-            load.opened(now);
+            load.opened();
             permit.counted = true;
         }
         drop(load);
@@ -294,7 +293,6 @@ pub struct Permit {
     /// Whether the load counts it.
     counted: bool,
     metered: bool,
-    began: Instant,
 }
 
 impl Permit {
@@ -342,7 +340,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.counted {
-            lock(&self.admission.load).ended(self.began);
+            lock(&self.admission.load).ended();
         }
         let mut accounts = lock(&self.admission.accounts);
         let mut account = lock(&self.account);
@@ -404,8 +402,11 @@ mod tests {
         // The burst: a minute's worth at once.
         permit.charge(secs(60)).unwrap();
         let refused = permit.charge(secs(5)).unwrap_err();
-        assert!(matches!(&refused, Refused::Audio { retry, .. }
-            if (5.0..5.1).contains(&retry.as_secs_f64())), "{refused:?}");
+        assert!(
+            matches!(&refused, Refused::Audio { retry, .. }
+            if (5.0..5.1).contains(&retry.as_secs_f64())),
+            "{refused:?}"
+        );
         assert!(refused.retry() >= secs(5) && refused.retry() < secs(8));
         drop(permit);
         // The debt outlives the permit.
@@ -423,9 +424,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_quota_that_changes_keeps_what_was_used() {
         let admission = Admission::new(Quotas::default(), OFF);
-        let of = |minute| {
-            named("a", Quota { audio_per_minute: Some(secs(minute)), ..Quota::default() })
-        };
+        let of =
+            |minute| named("a", Quota { audio_per_minute: Some(secs(minute)), ..Quota::default() });
         let permit = admission.admit(&of(60)).unwrap();
         permit.charge(secs(50)).unwrap();
         let permit = admission.admit(&of(6)).unwrap();

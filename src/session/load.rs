@@ -2,9 +2,10 @@
 //!
 //! In: a [`Reading`] every 100 ms, and every opening and ending of a stream. Out: yes, or the
 //! [`Pressure`] that speaks against it. A stream that has just opened is not in any reading yet: when
-//! many open at once, readings alone would let in all of them and see the damage a second later. So the
-//! streams younger than [`YOUNG`] are reckoned with what a stream costs, measured while streams are
-//! live, from benches/README.md before.
+//! many open at once, readings alone would let in all of them and see the damage a second later. So busy
+//! shares are held against the streams that made them, those of the readings' mean, and all that have
+//! opened since are reckoned with what one of them costs: measured while there are some, from
+//! benches/README.md before.
 //!
 //! Always:
 //! 1. What was closed by a pressure opens only when it has fallen below nine tenths of its limit
@@ -21,17 +22,10 @@ use tokio::time::Instant;
 pub const PERIOD: Duration = Duration::from_millis(100);
 /// Readings kept: busy shares are those of the last second.
 const KEPT: usize = 11;
-/// Age under which a stream is not in the readings as a whole: a second until it costs what it will, and
-/// the second over which shares are taken.
-const YOUNG: Duration = Duration::from_secs(2);
-/// Length of one slot of the count of young streams.
-const SLOT: Duration = Duration::from_millis(250);
-/// Slots of that count: as many as [`YOUNG`] has, and the one that fills.
-const SLOTS: usize = 9;
 /// Streams that load alone never refuses.
 const FREE_STREAMS: usize = 8;
 /// Streams from which on their cost is measured rather than assumed.
-const ENOUGH_TO_MEASURE: usize = 16;
+const ENOUGH_TO_MEASURE: f64 = 16.0;
 /// CPU seconds of the workers for a second of one stream, and of an engine: see benches/README.md.
 const WORKER_PRIOR: f64 = 0.000_65;
 const ENGINE_PRIOR: f64 = 0.000_15;
@@ -132,10 +126,9 @@ struct Shares {
 #[derive(Debug)]
 pub struct Load {
     limits: LoadLimits,
-    readings: VecDeque<Reading>,
+    /// With the streams that were open.
+    readings: VecDeque<(Reading, usize)>,
     live: usize,
-    young: [(u64, usize); SLOTS],
-    epoch: Instant,
     /// The pressures that have closed, by [`Pressure::name`].
     closed: Closed,
 }
@@ -157,15 +150,9 @@ fn over(value: f64, limit: f64, was: &mut bool) -> bool {
 
 impl Load {
     /// Nothing read and no stream yet.
-    pub fn new(limits: LoadLimits, now: Instant) -> Self {
-        Self {
-            limits,
-            readings: VecDeque::with_capacity(KEPT),
-            live: 0,
-            young: [(0, 0); SLOTS],
-            epoch: now,
-            closed: Closed::default(),
-        }
+    pub fn new(limits: LoadLimits) -> Self {
+        let readings = VecDeque::with_capacity(KEPT);
+        Self { limits, readings, live: 0, closed: Closed::default() }
     }
 
     /// Takes a reading in.
@@ -173,30 +160,17 @@ impl Load {
         if self.readings.len() == KEPT {
             self.readings.pop_front();
         }
-        self.readings.push_back(reading);
+        self.readings.push_back((reading, self.live));
     }
 
     /// A stream has opened.
-    pub fn opened(&mut self, now: Instant) {
+    pub fn opened(&mut self) {
         self.live += 1;
-        let slot = self.slot(now);
-        if let Some(entry) = self.young.get_mut(slot as usize % SLOTS) {
-            if entry.0 != slot {
-                *entry = (slot, 0);
-            }
-            entry.1 += 1;
-        }
     }
 
-    /// A stream that opened at `began` has ended.
-    pub fn ended(&mut self, began: Instant) {
+    /// A stream has ended.
+    pub fn ended(&mut self) {
         self.live = self.live.saturating_sub(1);
-        let slot = self.slot(began);
-        if let Some(entry) = self.young.get_mut(slot as usize % SLOTS)
-            && entry.0 == slot
-        {
-            entry.1 = entry.1.saturating_sub(1);
-        }
     }
 
     /// Streams that are open.
@@ -204,21 +178,10 @@ impl Load {
         self.live
     }
 
-    fn slot(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.epoch);
-        (since.as_millis() / SLOT.as_millis()) as u64
-    }
-
-    fn young(&self, now: Instant) -> usize {
-        let newest = self.slot(now);
-        let oldest = newest.saturating_sub((YOUNG.as_millis() / SLOT.as_millis()) as u64);
-        let counts = self.young.iter().filter(|(slot, _)| (oldest..=newest).contains(slot));
-        counts.map(|(_, count)| count).sum()
-    }
-
     /// Busy shares over the readings kept.
     fn shares(&self) -> Shares {
-        let (Some(first), Some(last)) = (self.readings.front(), self.readings.back()) else {
+        let (Some((first, _)), Some((last, _))) = (self.readings.front(), self.readings.back())
+        else {
             return Shares::default();
         };
         let passed = last.at.saturating_duration_since(first.at).as_secs_f64();
@@ -233,20 +196,20 @@ impl Load {
         }
     }
 
-    /// The busier share as it will be with one stream more, once those that are young cost what they will.
-    fn reckoned(&self, now: Instant) -> f64 {
+    /// The busier share as it will be with one stream more, once all that are open cost what they will.
+    fn reckoned(&self) -> f64 {
         let shares = self.shares();
-        let young = self.young(now);
-        let grown = self.live.saturating_sub(young);
-        let workers = self.readings.back().map_or(1, |reading| reading.workers.max(1)) as f64;
+        let counted: usize = self.readings.iter().map(|(_, live)| live).sum();
+        let counted = counted as f64 / self.readings.len().max(1) as f64;
         let cost = |share: f64, prior: f64| {
-            if grown < ENOUGH_TO_MEASURE {
+            if counted < ENOUGH_TO_MEASURE {
                 prior
             } else {
-                (share / grown as f64).clamp(prior / BELIEVED, prior * BELIEVED)
+                (share / counted).clamp(prior / BELIEVED, prior * BELIEVED)
             }
         };
-        let coming = (young + 1) as f64;
+        let workers = self.readings.back().map_or(1, |(last, _)| last.workers.max(1)) as f64;
+        let coming = (self.live as f64 - counted).max(0.0) + 1.0;
         let of_workers = shares.workers + coming * cost(shares.workers, WORKER_PRIOR / workers);
         let of_engine = shares.engine + coming * cost(shares.engine, ENGINE_PRIOR);
         of_workers.max(of_engine)
@@ -254,17 +217,17 @@ impl Load {
 
     /// The longest delay lately. That no reading has come for a while is one too.
     fn delay(&self, now: Instant) -> Duration {
-        let Some(last) = self.readings.back() else {
+        let Some((last, _)) = self.readings.back() else {
             return Duration::ZERO;
         };
         let missing = now.saturating_duration_since(last.at).saturating_sub(PERIOD);
-        self.readings.iter().map(|reading| reading.late).fold(missing, Duration::max)
+        self.readings.iter().map(|(reading, _)| reading.late).fold(missing, Duration::max)
     }
 
     /// What speaks against one stream more, if anything does.
     pub fn pressure(&mut self, now: Instant) -> Option<Pressure> {
         let limits = self.limits;
-        let resident = self.readings.iter().rev().find_map(|reading| reading.resident);
+        let resident = self.readings.iter().rev().find_map(|(reading, _)| reading.resident);
         let resident = resident.unwrap_or_default();
         if over(resident as f64, limits.memory as f64, &mut self.closed.memory) {
             return Some(Pressure::Memory { resident, limit: limits.memory });
@@ -272,7 +235,8 @@ impl Load {
         if self.live < FREE_STREAMS {
             return None;
         }
-        let lag = self.readings.iter().map(|reading| reading.engine_lag).max().unwrap_or_default();
+        let lags = self.readings.iter().map(|(reading, _)| reading.engine_lag);
+        let lag = lags.max().unwrap_or_default();
         let limit = limits.engine_lag;
         if over(lag.as_secs_f64(), limit.as_secs_f64(), &mut self.closed.engine_lag) {
             return Some(Pressure::EngineLag { lag, limit });
@@ -281,7 +245,7 @@ impl Load {
         if over(delay.as_secs_f64(), limit.as_secs_f64(), &mut self.closed.worker_delay) {
             return Some(Pressure::WorkerDelay { delay, limit });
         }
-        let share = self.reckoned(now);
+        let share = self.reckoned();
         over(share, limits.busy, &mut self.closed.busy)
             .then_some(Pressure::Busy { share, limit: limits.busy })
     }
@@ -313,7 +277,7 @@ mod tests {
     impl Process {
         fn new(limits: LoadLimits) -> Self {
             let now = Instant::now();
-            Self { load: Load::new(limits, now), now, workers: ms(0), engine: ms(0) }
+            Self { load: Load::new(limits), now, workers: ms(0), engine: ms(0) }
         }
 
         /// Lets `seconds` pass with these shares of one worker and one engine.
@@ -341,7 +305,7 @@ mod tests {
         }
 
         fn open(&mut self, count: usize) {
-            (0..count).for_each(|_| self.load.opened(self.now));
+            (0..count).for_each(|_| self.load.opened());
         }
 
         fn pressure(&mut self) -> Option<&'static str> {
@@ -396,27 +360,26 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_ends_young_is_no_longer_reckoned_with() {
+    fn a_stream_that_ends_at_once_is_no_longer_reckoned_with() {
         let mut process = Process::new(LIMITS);
         process.pass(2.0, 0.0, 0.0);
-        let began = process.now;
         process.open(1400);
         assert_eq!(process.pressure(), Some("load"));
-        (0..1390).for_each(|_| process.load.ended(began));
+        (0..1390).for_each(|_| process.load.ended());
         assert_eq!(process.load.live(), 10);
         assert_eq!(process.pressure(), None);
     }
 
     #[test]
-    fn young_streams_grow_up() {
+    fn a_steady_stream_of_newcomers_is_not_counted_twice() {
         let mut process = Process::new(LIMITS);
-        process.pass(2.0, 0.0, 0.0);
-        process.open(1000);
-        assert_eq!(process.load.young(process.now), 1000);
-        process.pass(1.9, 0.1, 0.0);
-        assert_eq!(process.load.young(process.now), 1000);
-        process.pass(0.6, 0.1, 0.0);
-        assert_eq!(process.load.young(process.now), 0);
+        // 250 a second, each of which takes 0.65 ms a second from its first chunk on: 1,000 fit.
+        for second in 0..40 {
+            assert_eq!(process.pressure(), None, "{}", 25 * second);
+            process.open(25);
+            process.pass(0.1, 25.0 * f64::from(second) * 0.000_65, 0.0);
+        }
+        assert_eq!(process.load.live(), 1_000);
     }
 
     #[test]

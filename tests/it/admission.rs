@@ -35,10 +35,8 @@ async fn an_identity_may_have_as_many_streams_as_its_quota_says() {
     // A clip is no stream.
     client.clone().analyze_audio(clip(0.5)).await.unwrap();
     first.close().await.fine();
-    until("its place is free", async || {
-        stream(&client, PLAIN.config(), []).await.status.is_none()
-    })
-    .await;
+    until("its place is free", async || stream(&client, PLAIN.config(), []).await.status.is_none())
+        .await;
     second.close().await.fine();
 }
 
@@ -86,8 +84,7 @@ async fn without_memory_new_streams_and_clips_are_refused_and_the_ports_say_so()
     .await;
     let status = client.clone().analyze_audio(clip(0.5)).await.unwrap_err();
     for status in [refused.unwrap(), status] {
-        let details =
-            assert_error(&status, Code::ResourceExhausted, "SERVER_OVERLOADED", None);
+        let details = assert_error(&status, Code::ResourceExhausted, "SERVER_OVERLOADED", None);
         assert_eq!(details.error_info().unwrap().metadata["cause"], "memory");
         assert!(details.retry_info().is_some());
     }

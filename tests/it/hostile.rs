@@ -21,7 +21,9 @@ use crate::raw::{
     PING, PREFACE, PROTOCOL_ERROR, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, call, frame, header,
 };
 use crate::signal::{encode, silence, speech, wav};
-use crate::support::{Client, PLAIN, Talk, assert_error, audio, http_get, mark, read, stream, until, wrap};
+use crate::support::{
+    Client, PLAIN, Talk, assert_error, audio, http_get, mark, read, stream, until, wrap,
+};
 
 /// What an attack may make the server's memory grow by: what HTTP/2 keeps for a few connections, and
 /// what an allocator does not give back.
@@ -142,8 +144,7 @@ async fn a_flood_of_empty_frames_does_not_keep_a_stream_open() {
 async fn headers_that_are_too_large_or_too_many_are_refused() {
     let siege = Siege::lay(&[]).await;
     let giant = [call("StreamEmotion"), header("x", &"y".repeat(100_000))].concat();
-    let many: Vec<u8> =
-        (0..4_000).flat_map(|n| header(&format!("x{n}"), "")).collect();
+    let many: Vec<u8> = (0..4_000).flat_map(|n| header(&format!("x{n}"), "")).collect();
     for block in [giant, [call("StreamEmotion"), many].concat()] {
         let mut raw = Raw::greet(siege.process.grpc).await;
         let mut parts = block.chunks(16_384).peekable();
@@ -165,8 +166,7 @@ async fn a_message_that_declares_four_gigabytes_is_refused_at_once() {
     let siege = Siege::lay(&[]).await;
     let path = "/undertone.v1.EmotionService/StreamEmotion";
     let declared = [0, 0xff, 0xff, 0xff, 0xff, 1, 2, 3];
-    let (status, answer) =
-        crate::protocol::grpc_web(siege.process.grpc, path, &declared).await;
+    let (status, answer) = crate::protocol::grpc_web(siege.process.grpc, path, &declared).await;
     let answer = String::from_utf8_lossy(&answer);
     // RESOURCE_EXHAUSTED is 8.
     assert!(status == 200 && answer.contains("grpc-status:8"), "{answer:?}");

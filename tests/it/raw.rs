@@ -112,11 +112,7 @@ impl Raw {
     }
 
     /// Reads until the connection is closed, `done` says so, or `patience` is over.
-    pub(crate) async fn watch(
-        &mut self,
-        patience: Duration,
-        done: impl Fn(&Seen) -> bool,
-    ) -> Seen {
+    pub(crate) async fn watch(&mut self, patience: Duration, done: impl Fn(&Seen) -> bool) -> Seen {
         let mut seen = Seen::default();
         let _ = tokio::time::timeout(patience, async {
             while !done(&seen) {
