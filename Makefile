@@ -8,7 +8,7 @@ ARGS ?=
 UNDERTONE_CORPORA ?=
 export UNDERTONE_CORPORA
 
-.PHONY: help setup serve test test-servers test-rust test-python crash rolling test-training test-finetune lint doc fuzz model bench clean
+.PHONY: help setup serve test test-servers test-rust test-python crash rolling test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -88,28 +88,73 @@ test-finetune: setup .venv-training/finetune ## Run the tests of tuning and impo
 	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
 		.venv-training/bin/python -m pytest -q -p no:cacheprovider training/tests_finetune
 
-# How long each target runs, and where cargo-fuzz is installed and found inputs are kept.
-FUZZ_SECONDS ?= 60
-FUZZ_HOME ?= fuzz
-CARGO_FUZZ = $(FUZZ_HOME)/bin/cargo-fuzz
-FUZZ_RUN = PATH="$(abspath $(FUZZ_HOME))/bin:$$PATH" $(CARGO) fuzz run --sanitizer none -D
+# Where tools are installed that cargo does not bring.
+TOOLS ?= .tools
+TOOLS_BIN = $(abspath $(TOOLS))/bin
 
-fuzz: setup $(CARGO_FUZZ) ## Run every fuzz target for FUZZ_SECONDS (installs cargo-fuzz).
-	@command -v c++ >/dev/null || { echo "A C++ compiler is missing: apt-get install g++" >&2; exit 1; }
-	mkdir -p $(FUZZ_HOME)/corpus/container_decode $(FUZZ_HOME)/corpus/audio_decode $(FUZZ_HOME)/corpus/session $(FUZZ_HOME)/corpus/policy_parse $(FUZZ_HOME)/corpus/identities_parse
-	cp policies/*.yaml $(FUZZ_HOME)/corpus/policy_parse
-	cp examples/identities.yaml $(FUZZ_HOME)/corpus/identities_parse
+deny: $(TOOLS)/bin/cargo-deny ## Check the dependencies' licences, sources and advisories (installs cargo-deny).
+	CARGO_DENY="$(TOOLS_BIN)/cargo-deny" sh deploy/deny.sh
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
+
+sbom: $(TOOLS)/bin/cargo-cyclonedx .venv-sbom/ready ## List what is shipped, as CycloneDX (installs cargo-cyclonedx).
+	mkdir -p target
+	PATH="$(TOOLS_BIN):$$PATH" $(CARGO) cyclonedx -q --format json --spec-version 1.5 --no-build-deps --override-filename sbom-crates
+	.venv-sbom/bin/python deploy/sbom.py sbom-crates.json target/undertone.cdx.json
+	rm sbom-crates.json
+
+$(TOOLS)/bin/cargo-cyclonedx:
+	$(CARGO) install cargo-cyclonedx --version 0.5.9 --locked --root $(TOOLS)
+
+.venv-sbom/ready: deploy/sbom-requirements.txt
+	$(PYTHON) -m venv .venv-sbom || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	.venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Which targets, how long each runs, and where cargo-fuzz is installed and found inputs are kept.
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+FUZZ_SECONDS ?= 60
+FUZZ_HOME ?= .fuzz
+CARGO_FUZZ = $(FUZZ_HOME)/bin/cargo-fuzz
+# On stable Rust there is no sanitizer; see `make sanitize`.
+FUZZ_FLAGS ?= --sanitizer none
+FUZZ = PATH="$(abspath $(FUZZ_HOME))/bin:$$PATH" $(CARGO) fuzz
+# Longest input of a target, in bytes; beyond it nothing new is found.
+MAX_LEN_container_decode = 40000
+MAX_LEN_audio_decode = 8192
+MAX_LEN_session = 4096
+MAX_LEN_resume_state = 65536
+MAX_LEN = $(or $(MAX_LEN_$(1)),8192)
+
+# The codecs are reached only from real files: behind one byte that chooses the hint.
+.PHONY: fuzz-seeds
+fuzz-seeds:
+	mkdir -p $(FUZZ_HOME)/corpus/container_decode
 	for file in tests/data/tone_* tests/data/*.mkv; do \
 		{ printf '\000'; cat "$$file"; } > $(FUZZ_HOME)/corpus/container_decode/$$(basename "$$file"); \
 	done
-	$(FUZZ_RUN) audio_decode $(FUZZ_HOME)/corpus/audio_decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
-	$(FUZZ_RUN) container_decode $(FUZZ_HOME)/corpus/container_decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=40000 -rss_limit_mb=2048
-	$(FUZZ_RUN) identities_parse $(FUZZ_HOME)/corpus/identities_parse -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
-	$(FUZZ_RUN) policy_parse $(FUZZ_HOME)/corpus/policy_parse -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
-	$(FUZZ_RUN) session $(FUZZ_HOME)/corpus/session -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
+
+fuzz: setup fuzz-seeds $(CARGO_FUZZ) ## Run FUZZ_TARGETS (all) for FUZZ_SECONDS each (installs cargo-fuzz).
+	@command -v c++ >/dev/null || { echo "A C++ compiler is missing: apt-get install g++" >&2; exit 1; }
+	$(foreach target,$(FUZZ_TARGETS),mkdir -p $(FUZZ_HOME)/corpus/$(target) fuzz/corpus/$(target) && \
+		$(FUZZ) run $(FUZZ_FLAGS) -D $(target) $(FUZZ_HOME)/corpus/$(target) fuzz/corpus/$(target) -- \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=$(call MAX_LEN,$(target)) -rss_limit_mb=2048 &&) true
+
+fuzz-minimise: $(CARGO_FUZZ) ## Keep in fuzz/corpus the fewest inputs that reach all that was reached.
+	$(foreach target,$(FUZZ_TARGETS),mkdir -p $(FUZZ_HOME)/corpus/$(target) fuzz/corpus/$(target) && \
+		cp -n $(FUZZ_HOME)/corpus/$(target)/* fuzz/corpus/$(target)/ 2>/dev/null || true; \
+		$(FUZZ) cmin $(FUZZ_FLAGS) -D $(target) fuzz/corpus/$(target) -- -max_len=$(call MAX_LEN,$(target)) &&) true
 
 $(CARGO_FUZZ):
 	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(FUZZ_HOME)
+
+# The service itself has no unsafe code; what it calls has. AddressSanitizer wants a nightly compiler.
+sanitize: setup fuzz-seeds $(CARGO_FUZZ) ## Run every input that is kept under AddressSanitizer (nightly Rust).
+	@rustup toolchain list | grep -q ^nightly || { echo "A nightly toolchain is missing: rustup toolchain install nightly" >&2; exit 1; }
+	$(foreach target,$(FUZZ_TARGETS),mkdir -p $(FUZZ_HOME)/corpus/$(target) fuzz/corpus/$(target) && \
+		RUSTUP_TOOLCHAIN=nightly $(FUZZ) run --sanitizer address -D $(target) fuzz/corpus/$(target) $(FUZZ_HOME)/corpus/$(target) -- \
+		-runs=0 -max_len=$(call MAX_LEN,$(target)) -rss_limit_mb=4096 &&) true
 
 # Which model to make: undertone-four (all corpora, embedded) or another folder of models/ with MODEL_FLAGS for
 # training/train.py, such as MODEL=undertone-open MODEL_FLAGS="--corpora crema-d --members 1 --set epochs=16".
@@ -126,4 +171,4 @@ model: setup .venv-training/ready ## Extract features, train, judge and describe
 	.venv-training/bin/python training/card.py --model models/$(MODEL)
 
 clean: ## Remove what was built and fetched.
-	rm -rf target fuzz/target .onnxruntime .venv-test .venv-training
+	rm -rf target fuzz/target .onnxruntime .venv-test .venv-training .venv-sbom

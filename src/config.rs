@@ -239,6 +239,44 @@ settings! {
     ort_dylib_path: PathBuf = PathBuf::new(), "ORT_DYLIB_PATH";
     /// Streams open at once at most; further ones are refused with `RESOURCE_EXHAUSTED`.
     max_streams: u32 = 4096, "UNDERTONE_MAX_STREAMS";
+    /// Streams that one identity may have open at once, where it has no quota of its own; 0 for no limit.
+    quota_streams: u32 = 0, "UNDERTONE_QUOTA_STREAMS";
+    /// Audio that one identity may have analysed in a minute, over all its streams and clips, where it has no
+    /// quota of its own; 0s for no limit. A minute's worth may come at once, more comes evenly.
+    quota_audio_per_minute: Span = secs(0), "UNDERTONE_QUOTA_AUDIO_PER_MINUTE";
+    /// Share of their time that workers and engines may be busy, new streams reckoned in, before further
+    /// ones are refused; 0 for no limit.
+    max_load: f32 = 0.85, "UNDERTONE_MAX_LOAD";
+    /// Longest wait for an engine before further streams are refused; 0s for no limit.
+    max_engine_lag: Span = ms(150), "UNDERTONE_MAX_ENGINE_LAG";
+    /// Longest delay of the service's own threads before further streams are refused; 0s for no limit.
+    max_worker_delay: Span = ms(150), "UNDERTONE_MAX_WORKER_DELAY";
+    /// Resident memory above which further streams are refused, in bytes; 0 for nine tenths of what the
+    /// control group or the machine has.
+    max_memory: u64 = 0, "UNDERTONE_MAX_MEMORY";
+    /// Connections of the gRPC port open at once at most; further ones are closed.
+    max_connections: u32 = 8192, "UNDERTONE_MAX_CONNECTIONS";
+    /// Those of one address; 0 for no limit. Behind a proxy all have its address.
+    max_connections_per_address: u32 = 0, "UNDERTONE_MAX_CONNECTIONS_PER_ADDRESS";
+    /// Calls and streams open at once on one connection; the client's library keeps further ones waiting.
+    max_streams_per_connection: u32 = 256, "UNDERTONE_MAX_STREAMS_PER_CONNECTION";
+    /// Largest headers of a call, in bytes, 32 more counted for each of them.
+    max_header_bytes: u32 = 16 << 10, "UNDERTONE_MAX_HEADER_BYTES";
+    /// Streams that a connection may have cancelled before they were looked at; more than that close it.
+    max_pending_resets: u32 = 20, "UNDERTONE_MAX_PENDING_RESETS";
+    /// Longest time until a new connection begins to speak HTTP.
+    preface_timeout: Span = secs(10), "UNDERTONE_PREFACE_TIMEOUT";
+    /// Time between two pings on a connection.
+    keepalive_interval: Span = secs(30), "UNDERTONE_KEEPALIVE_INTERVAL";
+    /// Longest time until the client answers one.
+    keepalive_timeout: Span = secs(20), "UNDERTONE_KEEPALIVE_TIMEOUT";
+    /// Age at which a connection takes no new streams, a tenth more or less, the same for all of one start; 0s
+    /// for none. Streams that are open on it go on.
+    max_connection_age: Span = secs(0), "UNDERTONE_MAX_CONNECTION_AGE";
+    /// Longest time for a call that is no stream, its request included.
+    call_timeout: Span = secs(300), "UNDERTONE_CALL_TIMEOUT";
+    /// Longest time until a new stream sends its configuration.
+    config_timeout: Span = secs(10), "UNDERTONE_CONFIG_TIMEOUT";
     /// Largest audio chunk, in bytes.
     max_chunk_bytes: u32 = 1 << 20, "UNDERTONE_MAX_CHUNK_BYTES";
     /// Largest `AnalyzeAudio` request, in bytes.
@@ -247,6 +285,8 @@ settings! {
     max_clip_length: Span = secs(3600), "UNDERTONE_MAX_CLIP_LENGTH";
     /// Clips that `AnalyzeAudio` works on at once; further ones wait.
     max_clips: u32 = 2, "UNDERTONE_MAX_CLIPS";
+    /// Clips that may wait for that, or be on their way; further ones are refused.
+    max_clips_waiting: u32 = 16, "UNDERTONE_MAX_CLIPS_WAITING";
     /// Longest stream, by its audio.
     max_stream_length: Span = secs(4 * 3600), "UNDERTONE_MAX_STREAM_LENGTH";
     /// Longest time without a message from the client.
@@ -456,6 +496,11 @@ impl Settings {
             ("max_chunk_bytes", self.max_chunk_bytes, 64, 64 << 20),
             ("max_clip_bytes", self.max_clip_bytes, 1 << 10, 1 << 30),
             ("max_clips", self.max_clips, 1, 1024),
+            ("max_clips_waiting", self.max_clips_waiting, 0, 1 << 16),
+            ("max_connections", self.max_connections, 1, 1 << 20),
+            ("max_streams_per_connection", self.max_streams_per_connection, 1, 1 << 20),
+            ("max_header_bytes", self.max_header_bytes, 1 << 10, 1 << 20),
+            ("max_pending_resets", self.max_pending_resets, 1, 1 << 16),
             ("engine_max_batch", self.engine_max_batch, 1, 1024),
             ("engine_queue", self.engine_queue, 1, 1 << 20),
             ("engine_threads", self.engine_threads, 1, 256),
@@ -483,6 +528,9 @@ impl Settings {
             let on = self.voice_on;
             return refuse("voice_off", format!("must be at most voice_on, which is {on}"));
         }
+        if !(0.0..=1.0).contains(&self.max_load) {
+            return refuse("max_load", "must be 0 (no limit) to 1".to_owned());
+        }
         if !(self.max_realtime_factor == 0.0 || self.max_realtime_factor >= 1.0) {
             return refuse("max_realtime_factor", "must be 0 (no limit) or at least 1".to_owned());
         }
@@ -494,6 +542,15 @@ impl Settings {
             ("estimate_interval", self.estimate_interval, MIN_INTERVAL, MAX_INTERVAL),
             ("idle_timeout", self.idle_timeout, Duration::from_millis(100), DAY),
             ("send_timeout", self.send_timeout, Duration::from_millis(100), DAY),
+            ("config_timeout", self.config_timeout, Duration::from_millis(100), DAY),
+            ("call_timeout", self.call_timeout, Duration::from_millis(100), DAY),
+            ("preface_timeout", self.preface_timeout, Duration::from_millis(100), DAY),
+            ("keepalive_interval", self.keepalive_interval, Duration::from_millis(100), DAY),
+            ("keepalive_timeout", self.keepalive_timeout, Duration::from_millis(100), DAY),
+            ("max_connection_age", self.max_connection_age, Duration::ZERO, 365 * DAY),
+            ("quota_audio_per_minute", self.quota_audio_per_minute, Duration::ZERO, 365 * DAY),
+            ("max_engine_lag", self.max_engine_lag, Duration::ZERO, Duration::from_mins(1)),
+            ("max_worker_delay", self.max_worker_delay, Duration::ZERO, Duration::from_mins(1)),
             ("max_stream_length", self.max_stream_length, Duration::from_secs(1), 365 * DAY),
             ("max_clip_length", self.max_clip_length, Duration::from_secs(1), DAY),
             ("realtime_burst", self.realtime_burst, Duration::from_secs(1), DAY),

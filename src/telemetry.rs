@@ -71,6 +71,8 @@ instruments! {
             ["outcome"], "Streams ended";
         refused: Counter<u64> = "undertone.streams.refused", "{stream}", [],
             ["reason"], "Streams refused";
+        refused_connections: Counter<u64> = "undertone.connections.refused", "{connection}", [],
+            ["reason"], "Connections refused, or broken off before they said anything";
         resumed: Counter<u64> = "undertone.streams.resumed", "{stream}", [],
             ["outcome"], "Streams that asked to go on where another one had ended";
         checkpoint_bytes: Histogram<u64> = "undertone.checkpoint.size", "By", BYTES,
@@ -237,6 +239,11 @@ impl Metrics {
     /// A stream was refused.
     pub fn stream_refused(&self, reason: &'static str) {
         self.refused.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A connection was refused or broken off before it said anything.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.refused_connections.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     /// A chunk of `seconds` of audio was analysed in `took`, and completed `hops` hops.

@@ -12,8 +12,10 @@ use undertone::identity::Identity;
 use undertone::model::engine::{Engine, EngineSettings, RowShape, Runner};
 use undertone::model::runtime::{Batch, RuntimeError};
 use undertone::model::{Manifest, Model, Models};
+use undertone::session::admission::Quotas;
+use undertone::session::load::LoadLimits;
 use undertone::session::{
-    Context, Keyring, Limits, Outcome, Registry, Resuming, Source, SourceError, actor,
+    Admission, Context, Keyring, Limits, Outcome, Registry, Resuming, Source, SourceError, actor,
 };
 use undertone::wire::parse::Defaults;
 use undertone::wire::v1;
@@ -79,7 +81,9 @@ pub fn session_with(data: &[u8], models: &Models) {
     let (responses, ended) = RUNTIME.block_on(async {
         let (outbox, mut inbox) = mpsc::channel(actor::OUTBOX);
         let session = async {
-            let ended = actor::run(&context, &Identity::anonymous(), &mut source, &outbox).await;
+            let permit = context.admission.admit(&Identity::anonymous()).expect("there is room");
+            let ended = actor::run(&context, &permit, &mut source, &outbox).await;
+            drop(permit);
             drop(outbox);
             ended
         };
@@ -113,6 +117,7 @@ fn context(models: &Models, strict: bool) -> Context {
             max_chunk_bytes: 8_192,
             max_audio: MAX_AUDIO,
             idle_timeout: Duration::from_secs(60),
+            config_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),
             max_realtime_factor: if strict { 1.0 } else { 0.0 },
             burst: Duration::from_secs(2),
@@ -120,6 +125,15 @@ fn context(models: &Models, strict: bool) -> Context {
             drain_deadline: Duration::from_secs(1),
             stage_interval: Duration::from_secs(10),
         },
+        admission: Admission::new(
+            Quotas::default(),
+            LoadLimits {
+                busy: 0.0,
+                engine_lag: Duration::ZERO,
+                worker_delay: Duration::ZERO,
+                memory: 0,
+            },
+        ),
         registry: Registry::new(1),
         escalating: None,
         resuming: Some(RESUMING.clone()),

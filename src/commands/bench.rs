@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::f64::consts::SQRT_2;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -276,6 +276,9 @@ async fn measure(args: &Args, connections: u32, audio: LoopedAudio) -> anyhow::R
         missed_pace: stage.missed.load(Relaxed),
         errors: failures.values().sum(),
         error_reasons: failures,
+        refused_ms: Latency::of(
+            &mut stage.refused_ms.lock().unwrap_or_else(PoisonError::into_inner),
+        ),
         server_cpu_ms_per_audio_second: cpu_per_audio_second(before.as_ref(), after.as_ref()),
         server_bytes_per_stream: bytes_per_stream(args.streams, idle.as_ref(), after.as_ref()),
         server_batch_rows: mean("undertone_engine_batch"),

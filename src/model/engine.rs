@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::gauge::Gauge;
 use super::runtime::{Batch, Graph, RuntimeError};
 use crate::telemetry::{self, stage};
 
@@ -116,6 +117,7 @@ pub struct Engine {
     model: Arc<str>,
     requests: mpsc::Sender<Request>,
     failure: watch::Receiver<Option<EngineError>>,
+    gauge: Arc<Gauge>,
 }
 
 impl Engine {
@@ -132,6 +134,7 @@ impl Engine {
         let (requests, inbox) = mpsc::channel(settings.queue.max(1));
         let (failed, failure) = watch::channel(None);
         let model: Arc<str> = model.into();
+        let gauge = Arc::new(Gauge::default());
         let worker = Worker {
             model: model.clone(),
             batch: Batch { states: vec![Vec::new(); shape.states.len()], ..Batch::default() },
@@ -140,10 +143,11 @@ impl Engine {
             runner,
             inbox,
             failed,
+            gauge: gauge.clone(),
         };
         // Nobody joins the thread: it ends with the last handle, and its death is told by `failed`.
         thread::Builder::new().name(format!("engine-{model}")).spawn(move || worker.work())?;
-        Ok(Self { model, requests, failure })
+        Ok(Self { model, requests, failure, gauge })
     }
 
     /// Runs one row. The next states replace `row.state`.
@@ -169,6 +173,11 @@ impl Engine {
     pub fn queue(&self) -> (usize, usize) {
         let room = self.requests.max_capacity();
         (room - self.requests.capacity(), room)
+    }
+
+    /// How busy it is.
+    pub fn gauge(&self) -> &Gauge {
+        &self.gauge
     }
 
     /// Resolves with the cause when the engine has died.
@@ -200,6 +209,7 @@ struct Worker<R> {
     inbox: mpsc::Receiver<Request>,
     failed: watch::Sender<Option<EngineError>>,
     batch: Batch,
+    gauge: Arc<Gauge>,
 }
 
 impl<R: Runner> Worker<R> {
@@ -264,12 +274,16 @@ impl<R: Runner> Worker<R> {
                 rest = behind;
             }
         }
+        self.gauge.begin(started);
         self.runner.run(batch)?;
+        let took = started.elapsed();
+        self.gauge.end(took);
         let metrics = telemetry::metrics();
-        let ran = started.elapsed();
-        metrics.engine_batch(&self.model, batch.rows, ran);
+        metrics.engine_batch(&self.model, batch.rows, took);
         for (index, request) in requests.drain(..).enumerate() {
-            metrics.engine_wait(&self.model, started.saturating_duration_since(request.asked));
+            let wait = started.saturating_duration_since(request.asked);
+            self.gauge.waited(wait);
+            metrics.engine_wait(&self.model, wait);
             let Request { mut row, reply, .. } = request;
             row.output.clear();
             row.output.extend_from_slice(row_of(&batch.output, index, self.shape.output));

@@ -5,6 +5,7 @@
 //! with the reason: hash, names, shapes, a warm-up run, finite outputs.
 
 pub mod engine;
+pub mod gauge;
 pub mod manifest;
 pub mod runtime;
 

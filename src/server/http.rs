@@ -19,15 +19,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::identity::{Gate, Refusal};
 use super::observe::Observer;
+use super::connections::Held;
 use super::tls::Handshakes;
 use crate::escalation::Health;
-use crate::identity::{Identity, Role, Tenant};
-use crate::session::{Listed, Registry};
+use crate::identity::{Identity, Role};
+use crate::session::{Admission, Registry};
 
 /// What the handlers see.
 #[derive(Debug, Clone)]
 pub(super) struct State {
     pub(super) registry: Arc<Registry>,
+    pub(super) admission: Arc<Admission>,
     pub(super) draining: CancellationToken,
     pub(super) observer: Arc<Observer>,
     /// How the escalation store is, if there is one.
@@ -45,7 +47,7 @@ pub(super) enum Incoming {
 }
 
 impl Listener for Handshakes {
-    type Io = TlsStream<TcpStream>;
+    type Io = Held<TlsStream<TcpStream>>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -57,6 +59,16 @@ impl Listener for Handshakes {
     }
 }
 
+impl State {
+    /// Why no stream would be taken now.
+    fn full(&self) -> Option<String> {
+        if self.registry.is_full() {
+            return Some("it serves as many streams as it may (max_streams)".to_owned());
+        }
+        self.admission.pressure().map(|pressure| pressure.to_string())
+    }
+}
+
 /// Serves until `closing`.
 pub(super) async fn serve(incoming: Incoming, state: State, closing: CancellationToken) {
     let router = Router::new()
@@ -64,6 +76,7 @@ pub(super) async fn serve(incoming: Incoming, state: State, closing: Cancellatio
         // Alive: the process answers. Ready: it takes new streams.
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
+        .route("/accepting", get(accepting))
         .route("/sessions", get(sessions))
         .with_state(state);
     match incoming {
@@ -100,7 +113,24 @@ async fn ready(Extract(state): Extract<State>) -> impl IntoResponse {
         Some(Health::Down { problem }) => {
             (StatusCode::OK, format!("ready, degraded: escalations are not durable: {problem}\n"))
         }
-        Some(Health::Up) | None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(Health::Up) | None => match state.full() {
+            // Ready all the same: an orchestrator that takes full replicas out has none left when it needs
+            // them most, its clients get a broken connection in place of the time to come back, and what
+            // scales by ready replicas scales the wrong way. Those that route by this ask /accepting.
+            Some(why) => (StatusCode::OK, format!("ready, full: {why}\n")),
+            None => (StatusCode::OK, "ready\n".to_owned()),
+        },
+    }
+}
+
+/// Whether a new stream would be taken now: for balancers that can leave a replica out for a moment.
+async fn accepting(Extract(state): Extract<State>) -> impl IntoResponse {
+    if state.draining.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+    }
+    match state.full() {
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("full: {why}\n")),
+        None => (StatusCode::OK, "accepting\n".to_owned()),
     }
 }
 

@@ -6,10 +6,14 @@
 
 mod calls;
 mod census;
+pub mod connections;
+mod doors;
 mod escalations;
 mod http;
 pub mod identity;
 mod keys;
+mod load;
+mod memory;
 pub mod observe;
 mod service;
 pub mod status;
@@ -30,19 +34,24 @@ use crate::escalation::{Health, Location, Recorder, Store, StoreError, Task};
 use crate::identity::Identity;
 use crate::model::{EngineError, Models};
 use crate::policy::{Library, LibraryError};
-use crate::session::{Context, Escalating, Limits, Registry, TokenError};
+use crate::session::admission::Quotas;
+use crate::session::load::LoadLimits;
+use crate::session::{Admission, Context, Escalating, Limits, Registry, TokenError};
 use crate::telemetry::metrics;
 use crate::wire::DESCRIPTORS;
 use crate::wire::v1::emotion_service_server::EmotionServiceServer;
 use crate::wire::v1::escalation_service_server::EscalationServiceServer;
 
+use connections::Connections;
+use doors::Doors;
 use escalations::Escalations;
 use identity::{Gate, GateLayer, IdentitiesError};
 pub use keys::keyring;
+use load::Patient;
 pub use observe::Observer;
 pub use service::Service;
 pub use tls::TlsError;
-use tls::{Accept, Handshakes, Port, Reload, Tls};
+use tls::{Handshakes, Port, Reload, Tls};
 
 /// Why the server ends badly.
 #[derive(Debug, thiserror::Error)]
@@ -153,12 +162,44 @@ pub fn limits(settings: &Settings) -> Limits {
         max_chunk_bytes: settings.max_chunk_bytes as usize,
         max_audio: settings.max_stream_length.0,
         idle_timeout: settings.idle_timeout.0,
+        config_timeout: settings.config_timeout.0,
         send_timeout: settings.send_timeout.0,
         max_realtime_factor: settings.max_realtime_factor,
         burst: settings.realtime_burst.0,
         no_speech: settings.no_speech_warning.0,
         drain_deadline: settings.drain_deadline.0,
         stage_interval: settings.trace_stage_interval.0,
+    }
+}
+
+/// Who gets in under `settings`.
+pub fn admission(settings: &Settings) -> Arc<Admission> {
+    let quotas = Quotas {
+        streams: settings.quota_streams,
+        audio_per_minute: settings.quota_audio_per_minute.0,
+    };
+    let limits = LoadLimits {
+        busy: settings.max_load.into(),
+        engine_lag: settings.max_engine_lag.0,
+        worker_delay: settings.max_worker_delay.0,
+        memory: memory::limit(settings.max_memory),
+    };
+    Admission::new(quotas, limits)
+}
+
+/// What HTTP/2 itself leaves a client.
+fn builder(settings: &Settings) -> Server {
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(settings.keepalive_interval.0))
+        .http2_keepalive_timeout(Some(settings.keepalive_timeout.0))
+        .max_concurrent_streams(settings.max_streams_per_connection)
+        .http2_max_header_list_size(settings.max_header_bytes)
+        .http2_max_pending_accept_reset_streams(Some(settings.max_pending_resets as usize))
+        .accept_http1(true);
+    match settings.max_connection_age.0 {
+        Duration::ZERO => server,
+        // Replicas that were started together shall not turn away their clients together.
+        age => server.max_connection_age(age.mul_f64(0.9 + 0.2 * fastrand::f64())),
     }
 }
 
@@ -291,7 +332,8 @@ impl Entrance {
         match &self.tls {
             Some(tls) if settings.has_http_tls() => {
                 let tls = tls.clone();
-                http::Incoming::Tls(Handshakes::new(listener, tls, Port::Http, settings))
+                let connections = Connections::new(settings);
+                http::Incoming::Tls(Handshakes::new(listener, tls, Port::Http, connections, settings))
             }
             Some(_) | None => http::Incoming::Plain(listener),
         }
@@ -327,6 +369,7 @@ pub async fn run(
         models: models.clone(),
         defaults: settings.defaults(),
         limits: limits(settings),
+        admission: admission(settings),
         registry: Registry::new(settings.max_streams as usize),
         escalating: escalating.clone(),
         resuming,
@@ -335,7 +378,8 @@ pub async fn run(
     };
     let draining = context.draining.clone();
     let registry = context.registry.clone();
-    let service = Service::new(context, settings, tasks.clone());
+    let (admission, patient) = (context.admission.clone(), Patient::default());
+    let service = Service::new(context, settings, tasks.clone(), patient.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<EmotionServiceServer<Service>>().await;
     if let Some(new_keys) = new_keys {
@@ -346,39 +390,38 @@ pub async fn run(
         let serving = (&registry, &health, &draining);
         escalation_service(escalating, settings, serving, &background, &tasks)
     });
-    let emotion = EmotionServiceServer::new(service)
-        .max_decoding_message_size(settings.max_clip_bytes as usize + 64 * 1024)
-        .accept_compressed(tonic::codec::CompressionEncoding::Gzip);
+    tasks.spawn(load::sample(admission.clone(), models.clone(), patient, background.clone()));
     // Both versions: most tools in the field still ask for the older one.
     let reflection_v1 = settings.reflection.then(|| reflection().build_v1()).transpose()?;
     let reflection_v1alpha =
         settings.reflection.then(|| reflection().build_v1alpha()).transpose()?;
 
     let closing = CancellationToken::new();
-    let grpc = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .accept_http1(true)
+    let grpc = builder(settings)
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(GateLayer::new(entrance.gate.clone()))
         // Inside of it: the trailers are still trailers there.
         .layer(calls::Calls)
         .add_service(health_service)
-        .add_service(emotion)
+        .add_service(Doors::new(service, settings))
         .add_optional_service(escalations)
         .add_optional_service(reflection_v1)
         .add_optional_service(reflection_v1alpha);
     let closed = closing.clone().cancelled_owned();
+    let connections = Connections::new(settings);
     let mut grpc = if let Some(tls) = &entrance.tls {
-        let incoming = Handshakes::new(sockets.grpc, tls.clone(), Port::Grpc, settings);
+        let listener = sockets.grpc;
+        let incoming = Handshakes::new(listener, tls.clone(), Port::Grpc, connections, settings);
         tokio::spawn(grpc.serve_with_incoming_shutdown(incoming, closed))
     } else {
-        tokio::spawn(grpc.serve_with_incoming_shutdown(Accept::new(sockets.grpc), closed))
+        let incoming = connections.accept(sockets.grpc);
+        tokio::spawn(grpc.serve_with_incoming_shutdown(incoming, closed))
     };
     let http = tokio::spawn(http::serve(
         entrance.http(sockets.http, settings),
         http::State {
             registry,
+            admission,
             draining: draining.clone(),
             observer,
             health: escalating.as_ref().map(|escalating| escalating.recorder.health()),

@@ -11,12 +11,13 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
+use super::load::Patient;
 use super::{caller, status};
 use crate::audio::ClipReader;
 use crate::config::Settings;
-use crate::identity::Identity;
 use crate::model::Model;
-use crate::session::{Context, Outcome, SessionError, Source, SourceError, actor, clip};
+use crate::session::admission::Refused;
+use crate::session::{Context, Outcome, Permit, SessionError, Source, SourceError, actor, clip};
 use crate::telemetry::{metrics, trace};
 use crate::wire::event::Event;
 use crate::wire::parse::{Violation, analyze_request};
@@ -31,17 +32,24 @@ pub struct Service {
     clips: Arc<Semaphore>,
     max_clip_bytes: usize,
     max_clip_length: Duration,
+    patient: Patient,
 }
 
 impl Service {
-    /// Sessions run on `tasks`, so that the server can wait for them.
-    pub fn new(context: Context, settings: &Settings, tasks: TaskTracker) -> Self {
+    /// Sessions run on `tasks`, so that the server can wait for them. `patient` is told what clips cost.
+    pub(super) fn new(
+        context: Context,
+        settings: &Settings,
+        tasks: TaskTracker,
+        patient: Patient,
+    ) -> Self {
         Self {
             context,
             tasks,
             clips: Arc::new(Semaphore::new(settings.max_clips as usize)),
             max_clip_bytes: settings.max_clip_bytes as usize,
             max_clip_length: settings.max_clip_length.0,
+            patient,
         }
     }
 
@@ -55,15 +63,33 @@ impl Service {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
+fn refused(refused: Refused) -> Status {
+    count(&refused);
+    status::of_refused(&refused)
+}
+
+fn count(refused: &Refused) {
+    metrics().stream_refused(refused.name());
+    match refused {
+        Refused::Streams { .. } | Refused::Audio { .. } => metrics().quota_refused(refused.name()),
+        Refused::Load(_) => {}
+    }
+}
+
 struct GrpcSource(Streaming<v1::StreamEmotionRequest>);
 
 impl Source for GrpcSource {
     async fn next(&mut self) -> Result<Option<v1::StreamEmotionRequest>, SourceError> {
         self.0.message().await.map_err(|status| match status.code() {
-            // What the decoder says of a message that is too large or no protobuf.
-            tonic::Code::OutOfRange | tonic::Code::Internal | tonic::Code::InvalidArgument
+            // What the decoder says of a message that is too large, as it comes or unpacked.
+            tonic::Code::OutOfRange | tonic::Code::ResourceExhausted
                 if status.source_is_decoder() =>
             {
+                SourceError::TooLarge(status.message().to_owned())
+            }
+            // And of one that is no protobuf.
+            tonic::Code::Internal | tonic::Code::InvalidArgument if status.source_is_decoder() => {
                 SourceError::Refused(status.message().to_owned())
             }
             _ => SourceError::Vanished(status.message().to_owned()),
@@ -96,7 +122,7 @@ type Responses = mpsc::Sender<v1::StreamEmotionResponse>;
 
 async fn serve_stream(
     context: Context,
-    caller: Arc<Identity>,
+    permit: Permit,
     requests: Streaming<v1::StreamEmotionRequest>,
     outbox: Responses,
 ) -> Option<Status> {
@@ -104,7 +130,7 @@ async fn serve_stream(
     // If the task is dropped at the drain deadline, this is what it ended as.
     let mut active = Active("cut_off");
     let mut source = GrpcSource(requests);
-    match actor::run(&context, &caller, &mut source, &outbox).await {
+    match actor::run(&context, &permit, &mut source, &outbox).await {
         Ok(outcome) => {
             active.0 = match outcome {
                 Outcome::Finished => "finished",
@@ -114,8 +140,12 @@ async fn serve_stream(
         }
         Err(error) => {
             active.0 = status::outcome(&error);
-            if matches!(error, SessionError::Full { .. } | SessionError::Draining) {
-                metrics().stream_refused(active.0);
+            match &error {
+                SessionError::Full { .. } | SessionError::Draining => {
+                    metrics().stream_refused(active.0);
+                }
+                SessionError::Refused(refused) => count(refused),
+                _ => {}
             }
             tracing::debug!(%error, outcome = active.0, "stream ended badly");
             Some(status::of_session(&error))
@@ -133,14 +163,16 @@ impl EmotionService for Service {
         &self,
         request: Request<Streaming<v1::StreamEmotionRequest>>,
     ) -> Result<Response<Self::StreamEmotionStream>, Status> {
+        // Before anything is read or kept: who is refused costs next to nothing.
+        let caller = caller(request.extensions())?;
+        let permit = self.context.admission.admit(&caller).map_err(refused)?;
         let (outbox, inbox) = mpsc::channel(actor::OUTBOX);
         // The last word, behind everything that was queued.
         let (last, status) = oneshot::channel::<Status>();
-        let caller = caller(request.extensions())?;
         let requests = request.into_inner();
         let context = self.context.clone();
         let session = async move {
-            let ended = serve_stream(context, caller, requests, outbox).await;
+            let ended = serve_stream(context, permit, requests, outbox).await;
             if let Some(status) = ended {
                 // If the client has gone nobody hears it.
                 let _ = last.send(status);
@@ -156,14 +188,16 @@ impl EmotionService for Service {
         &self,
         request: Request<v1::AnalyzeAudioRequest>,
     ) -> Result<Response<v1::AnalyzeAudioResponse>, Status> {
+        let caller = caller(request.extensions())?;
         let request = request.into_inner();
         let settings = analyze_request(&request, &self.context.defaults)
             .map_err(|violations| status::invalid(&violations))?;
-        if request.content.len() > self.max_clip_bytes {
+        let own = caller.quota.clip_bytes.map_or(usize::MAX, |bytes| bytes as usize);
+        let limit = self.max_clip_bytes.min(own);
+        if request.content.len() > limit {
             let problem = format!(
-                "has {} bytes, at most {} are taken; stream it instead",
+                "has {} bytes, at most {limit} are taken; stream it instead",
                 request.content.len(),
-                self.max_clip_bytes
             );
             return Err(status::invalid(&[Violation { field: "content", problem }]));
         }
@@ -171,12 +205,17 @@ impl EmotionService for Service {
         // Clips wait here for their turn, so that they cannot starve live streams. The semaphore is
         // never closed.
         let _turn = self.clips.acquire().await.map_err(|_| Status::unavailable("ending"))?;
+        // After the turn: else all who wait would be let in by what is left for one.
+        let permit = self.context.admission.admit_clip(&caller).map_err(refused)?;
         let hint = extension(&request.format_hint);
         let reader = ClipReader::from_bytes(request.content, hint)
             .map_err(|error| status::of_audio(&error, "content"))?;
-        let report = clip::analyze(model.clone(), reader, &settings, self.max_clip_length, |_| {})
-            .await
-            .map_err(|error| status::of_clip(&error))?;
+        let analysis =
+            clip::analyze(model.clone(), reader, &settings, self.max_clip_length, |_| {});
+        let report = self.patient.measure(analysis).await;
+        let report = report.map_err(|error| status::of_clip(&error))?;
+        // If that was more than was left, the answer is there all the same, and the next one waits.
+        let _ = permit.charge(report.length.duration());
         let labels = model.manifest.labels();
         let mut response = v1::AnalyzeAudioResponse {
             audio: Some(render::duration(report.length.duration())),

@@ -16,6 +16,7 @@ use super::identity::Refusal;
 use crate::audio::{AudioError, ErrorKind};
 use crate::escalation::StoreError;
 use crate::model::EngineError;
+use crate::session::admission::Refused;
 use crate::session::clip::ClipError;
 use crate::session::token::TokenError;
 use crate::session::{AnalysisError, ResumeError, SessionError};
@@ -92,6 +93,7 @@ pub fn of_session(error: &SessionError) -> Status {
                 details.set_retry_info(Some(RETRY_WHEN_FULL));
             })
         }
+        SessionError::Refused(refused) => of_refused(refused),
         SessionError::Draining => status(Code::Unavailable, text, "DRAINING", |details| {
             details.set_retry_info(Some(Duration::ZERO));
         }),
@@ -108,6 +110,7 @@ pub fn of_session(error: &SessionError) -> Status {
         SessionError::Idle { .. } => plain(Code::DeadlineExceeded, text, "IDLE_TIMEOUT"),
         SessionError::Unread { .. } => plain(Code::DeadlineExceeded, text, "RESPONSES_UNREAD"),
         SessionError::Vanished => plain(Code::Cancelled, text, "CLIENT_GONE"),
+        SessionError::TooLarge(_) => plain(Code::ResourceExhausted, text, "MESSAGE_TOO_LARGE"),
         SessionError::Transport(_) => plain(Code::InvalidArgument, text, "MESSAGE_REFUSED"),
         SessionError::Analysis(error) => of_analysis(error, "audio.data"),
     }
@@ -133,6 +136,43 @@ fn of_resume(error: &ResumeError) -> Status {
         ResumeError::Off => (Code::FailedPrecondition, "NO_CHECKPOINTS"),
     };
     field(code, error.to_string(), reason, "config.resume_token")
+}
+
+/// A quota that is used up, or a server without room: what it is, and when to come back.
+pub fn of_refused(refused: &Refused) -> Status {
+    let text = refused.to_string();
+    let reason = match refused {
+        Refused::Streams { .. } => "QUOTA_STREAMS",
+        Refused::Audio { .. } => "QUOTA_AUDIO",
+        Refused::Load(_) => "SERVER_OVERLOADED",
+    };
+    let description = text.clone();
+    status(Code::ResourceExhausted, text, reason, |details| {
+        details.set_retry_info(Some(refused.retry()));
+        match refused {
+            Refused::Streams { identity, .. } | Refused::Audio { identity, .. } => {
+                details.add_quota_failure_violation(format!("identity:{identity}"), description);
+            }
+            Refused::Load(pressure) => {
+                let cause = [("cause".to_owned(), pressure.name().to_owned())];
+                details.set_error_info(reason, DOMAIN, HashMap::from(cause));
+            }
+        }
+    })
+}
+
+/// As many calls that carry clips as may be received at once.
+pub fn too_many_clips(limit: usize) -> Status {
+    let text = format!("the server has {limit} clips under way and takes no more now");
+    status(Code::ResourceExhausted, text, "TOO_MANY_CLIPS", |details| {
+        details.set_retry_info(Some(RETRY_WHEN_FULL));
+    })
+}
+
+/// A call that took too long, its request included.
+pub fn call_timeout(limit: Duration) -> Status {
+    let text = format!("the call was not over within {limit:?} (call_timeout)");
+    plain(Code::DeadlineExceeded, text, "CALL_TIMEOUT")
 }
 
 /// A model that there is not; `name` is the field that asks for it.
@@ -264,8 +304,10 @@ pub fn outcome(error: &SessionError) -> &'static str {
         | SessionError::Transport(_) => "invalid",
         SessionError::Full { .. } => "full",
         SessionError::Replaced(_) => "taken_over",
+        SessionError::Refused(_) => "refused",
         SessionError::Draining => "draining",
         SessionError::ChunkTooLarge { .. }
+        | SessionError::TooLarge(_)
         | SessionError::TooLong { .. }
         | SessionError::TooFast { .. } => "limit",
         SessionError::Idle { .. } => "idle",

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{self, Admission, Permit};
 use super::alarm::{Alarm, MAILBOX, News, Told};
 use super::analysis::{self, Analysis, AnalysisError};
 use super::checkpoint::{Progress, ResumeError, Resuming, Saved, SavedPolicy};
@@ -44,6 +45,8 @@ pub struct Limits {
     pub max_audio: Duration,
     /// Longest time without a message.
     pub idle_timeout: Duration,
+    /// Longest time until the first one, the configuration.
+    pub config_timeout: Duration,
     /// Longest time that the client may leave responses unread.
     pub send_timeout: Duration,
     /// How many times faster than real time audio may come after the burst; 0 for no limit.
@@ -80,6 +83,8 @@ pub struct Context {
     pub defaults: Defaults,
     /// What it may do.
     pub limits: Limits,
+    /// Who gets in.
+    pub admission: Arc<Admission>,
     /// The live sessions.
     pub registry: Arc<Registry>,
     /// How they raise escalations; `None` where nothing is kept.
@@ -96,9 +101,12 @@ pub enum SourceError {
     /// The client has gone.
     #[error("the client has gone: {0}")]
     Vanished(String),
-    /// A message that the transport refuses: too large, not decodable.
+    /// A message that the transport refuses: not decodable.
     #[error("{0}")]
     Refused(String),
+    /// A message that is too large for the transport.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
 /// Where requests come from.
@@ -178,6 +186,9 @@ pub enum SessionError {
         /// How many.
         limit: usize,
     },
+    /// A quota is used up, or the server has no room.
+    #[error(transparent)]
+    Refused(#[from] admission::Refused),
     /// The server is about to end.
     #[error("the server is draining; connect elsewhere")]
     Draining,
@@ -225,12 +236,15 @@ pub enum SessionError {
     /// A message that the transport refuses.
     #[error("{0}")]
     Transport(String),
+    /// A message that is too large for the transport.
+    #[error("{0}; send smaller chunks")]
+    TooLarge(String),
     /// The audio or the engine failed.
     #[error(transparent)]
     Analysis(#[from] AnalysisError),
 }
 
-/// Runs one session of `caller`'s to its end. What is said to the client goes to `outbox`.
+/// Runs one session to its end, under `permit`. What is said to the client goes to `outbox`.
 ///
 /// # Errors
 /// [`SessionError`], to be told to the client.
@@ -239,7 +253,7 @@ pub enum SessionError {
 /// Dropping the future ends the session at once and frees all that it held.
 pub async fn run(
     context: &Context,
-    caller: &Arc<Identity>,
+    permit: &Permit,
     source: &mut impl Source,
     outbox: &mpsc::Sender<v1::StreamEmotionResponse>,
 ) -> Result<Outcome, SessionError> {
@@ -248,10 +262,10 @@ pub async fn run(
     let asked = tokio::select! {
         biased;
         () = context.draining.cancelled() => return Err(SessionError::Draining),
-        asked = read_config(context, caller, source) => asked?,
+        asked = read_config(context, permit.identity(), source) => asked?,
     };
     let resumes = asked.saved.is_some();
-    let begun = async { Opening::new(context, caller, asked)?.begin(outbox).await }.await;
+    let begun = async { Opening::new(context, permit, asked)?.begin(outbox).await }.await;
     if resumes {
         metrics().resume_asked(if begun.is_ok() { "resumed" } else { "refused" });
     }
@@ -289,7 +303,7 @@ struct Asked {
 /// A session that can begin.
 struct Opening<'a> {
     context: &'a Context,
-    caller: &'a Arc<Identity>,
+    permit: &'a Permit,
     asked: Asked,
     id: String,
     model: Arc<Model>,
@@ -299,7 +313,7 @@ struct Opening<'a> {
 impl<'a> Opening<'a> {
     fn new(
         context: &'a Context,
-        caller: &'a Arc<Identity>,
+        permit: &'a Permit,
         mut asked: Asked,
     ) -> Result<Self, SessionError> {
         let model = match &asked.saved {
@@ -312,17 +326,19 @@ impl<'a> Opening<'a> {
             None => find_policy(context, &asked.settings.policy, &model)?,
         };
         asked.settings.analysis.readings = policy.is_some();
-        Ok(Self { context, caller, asked, id, model, policy })
+        Ok(Self { context, permit, asked, id, model, policy })
     }
 
-    async fn begin<'o>(
+    async fn begin(
         self,
-        outbox: &'o mpsc::Sender<v1::StreamEmotionResponse>,
-    ) -> Result<(Session<'o>, v1::Started), SessionError> {
+        outbox: &'a mpsc::Sender<v1::StreamEmotionResponse>,
+    ) -> Result<(Session<'a>, v1::Started), SessionError> {
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let mailbox = self.policy.is_some().then_some(mailbox);
         let guard = self.enter(mailbox).await?;
-        let Self { context, caller, asked, id, model, policy } = self;
+        let Self { context, permit, asked, id, model, policy } = self;
+        let mut limits = context.limits;
+        limits.max_chunk_bytes = permit.chunk_bytes(limits.max_chunk_bytes);
         let Asked { config, settings, saved } = asked;
         let manifest = &model.manifest;
         let name = manifest.name.clone();
@@ -330,7 +346,7 @@ impl<'a> Opening<'a> {
             session_id: id.clone(),
             config: Some(render::effective_config(&config, &settings, &id, &name)),
             model: Some(render::model(manifest, context.models.is_default(&name))),
-            limits: Some(render_limits(&context.limits, context.resuming.as_ref())),
+            limits: Some(render_limits(&limits, context.resuming.as_ref())),
             policy: policy.as_ref().map(|(policy, escalating)| {
                 render::policy(policy, policy.name() == escalating.default_policy)
             }),
@@ -363,7 +379,7 @@ impl<'a> Opening<'a> {
         );
         let alarm = policy.map(|(policy, escalating)| {
             let origin = Origin {
-                tenant: caller.tenant.clone(),
+                tenant: permit.identity().tenant.clone(),
                 session_id: id.clone(),
                 labels: settings.labels.clone(),
                 policy: policy.name().to_owned(),
@@ -387,8 +403,8 @@ impl<'a> Opening<'a> {
             },
         );
         let session = Session {
-            limits: context.limits,
-            caller: caller.clone(),
+            limits,
+            permit,
             settings,
             model,
             id,
@@ -412,9 +428,10 @@ impl<'a> Opening<'a> {
         &self,
         mailbox: Option<mpsc::Sender<Occurrence>>,
     ) -> Result<Guard, SessionError> {
+        let caller = self.permit.identity();
         let entrance = Entrance {
-            key: SessionKey { tenant: self.caller.tenant.clone(), id: self.id.clone() },
-            identity: self.caller.name.clone(),
+            key: SessionKey { tenant: caller.tenant.clone(), id: self.id.clone() },
+            identity: caller.name.clone(),
             model: self.model.manifest.name.clone(),
             labels: self.asked.settings.labels.clone(),
             mailbox,
@@ -436,7 +453,7 @@ async fn read_config(
     caller: &Identity,
     source: &mut impl Source,
 ) -> Result<Asked, SessionError> {
-    let limit = context.limits.idle_timeout;
+    let limit = context.limits.config_timeout.min(context.limits.idle_timeout);
     // Cancel-safe as in `Session::work`. Who has not begun when the server drains need not begin.
     let first = tokio::select! {
         biased;
@@ -596,6 +613,7 @@ fn source_error(error: SourceError) -> SessionError {
     match error {
         SourceError::Vanished(_) => SessionError::Vanished,
         SourceError::Refused(reason) => SessionError::Transport(reason),
+        SourceError::TooLarge(reason) => SessionError::TooLarge(reason),
     }
 }
 
@@ -650,7 +668,7 @@ struct Checkpoints {
 
 struct Session<'a> {
     limits: Limits,
-    caller: Arc<Identity>,
+    permit: &'a Permit,
     settings: StreamSettings,
     model: Arc<Model>,
     id: String,
@@ -757,7 +775,7 @@ impl Session<'_> {
             return Err(invalid("acknowledge", "this stream has no policy, so no escalations"));
         };
         let position = self.analysis.position();
-        alarm.acknowledge(acknowledged, &self.caller, position, &mut self.told).await;
+        alarm.acknowledge(acknowledged, self.permit.identity(), position, &mut self.told).await;
         self.tell().await
     }
 
@@ -832,6 +850,7 @@ impl Session<'_> {
         metrics().chunk(seconds, hops, arrived.elapsed());
         let audio_ms = u64::try_from(position.duration().as_millis()).unwrap_or(u64::MAX);
         self.guard.entry.audio_ms.store(audio_ms, Ordering::Relaxed);
+        self.permit.charge(position.duration().saturating_sub(before.duration()))?;
         self.check_pace(position, arrived)
     }
 
@@ -974,7 +993,7 @@ impl Session<'_> {
             analysis: self.analysis.state(),
             policy,
         };
-        let Some(token) = resuming.seal(&self.caller, &saved) else {
+        let Some(token) = resuming.seal(self.permit.identity(), &saved) else {
             tracing::warn!(limit = resuming.max_bytes, "no checkpoint: max_resume_token_bytes");
             return None;
         };

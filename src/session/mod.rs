@@ -14,6 +14,7 @@
 //!    other clients. (Probabilities agree within 1e-5: see [`crate::model::engine`].)
 
 pub mod actor;
+pub mod admission;
 mod alarm;
 pub mod analysis;
 mod assembler;
@@ -21,10 +22,12 @@ mod checkpoint;
 pub mod clip;
 mod history;
 pub mod listener;
+pub mod load;
 pub mod registry;
 pub mod token;
 
 pub use actor::{Context, Escalating, Limits, Outcome, SessionError, Source, SourceError};
+pub use admission::{Admission, Permit};
 pub use analysis::{Analysis, AnalysisError, AnalysisState, Listening};
 pub use checkpoint::{ResumeError, Resuming};
 pub use listener::Listener;

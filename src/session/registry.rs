@@ -194,6 +194,11 @@ impl Registry {
         self.sessions.len()
     }
 
+    /// Whether there are as many as there may be.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.limit
+    }
+
     /// Whether none is live.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()

@@ -187,7 +187,7 @@ fn observe_runtime(meter: &Meter, runtime: &Handle) {
 }
 
 /// proc(5): the second number of `statm` is the resident set in pages.
-fn resident_bytes() -> Option<i64> {
+pub(crate) fn resident_bytes() -> Option<i64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: i64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * i64::try_from(rustix::param::page_size()).ok()?)

@@ -36,7 +36,7 @@ impl Runner for Slow {
     }
 }
 
-fn slow_model(pause: Duration) -> Models {
+pub(crate) fn slow_model(pause: Duration) -> Models {
     let folder = model_folder("tiny-steps");
     let manifest = TINY.get("tiny-steps").unwrap().manifest.clone();
     let onnx = std::fs::read(folder.join("model.onnx")).unwrap();

@@ -10,6 +10,8 @@
 //! | [`conversation`] | what a client is told, in which order |
 //! | [`clips`] | whole files |
 //! | [`limits`] | what a client may not do |
+//! | [`admission`] | quotas, and a server without room |
+//! | [`hostile`], [`raw`] | clients that mean harm |
 //! | [`clients`] | clients that vanish or do not read |
 //! | [`engine`] | engines that die, servers that stop |
 //! | [`identity`], [`tokens`], [`tls`], [`pki`] | who calls, what they may, over what |
@@ -41,6 +43,7 @@
     reason = "a test that cannot go on must fail, here and with what it saw"
 )]
 
+mod admission;
 mod architecture;
 mod chunking;
 mod clients;
@@ -54,6 +57,7 @@ mod engine;
 mod escalations;
 mod evaluate;
 mod fuzzing;
+mod hostile;
 mod identity;
 mod limits;
 mod models;
@@ -66,6 +70,7 @@ mod policies;
 mod privacy;
 mod process;
 mod protocol;
+mod raw;
 mod resume;
 mod resumer;
 mod resume_state;

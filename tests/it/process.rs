@@ -64,6 +64,13 @@ impl Process {
             "0ms",
             "--max-realtime-factor",
             "0",
+            // Tests share the machine.
+            "--max-load",
+            "0",
+            "--max-engine-lag",
+            "0s",
+            "--max-worker-delay",
+            "0s",
             "--log-format",
             "json",
         ];

@@ -61,6 +61,10 @@ pub(crate) fn settings() -> Settings {
         engine_max_wait: Span(Duration::ZERO),
         engine_max_batch: 8,
         drain_deadline: Span(Duration::from_secs(5)),
+        // Tests share the machine, and many servers share this process.
+        max_load: 0.0,
+        max_engine_lag: Span(Duration::ZERO),
+        max_worker_delay: Span(Duration::ZERO),
         log: "off".to_owned(),
         // Tests of escalations say where theirs are.
         escalation_store: StoreUrl(String::new()),
@@ -416,6 +420,7 @@ pub(crate) fn context(settings: &Settings, models: Models) -> Context {
         models,
         defaults: settings.defaults(),
         limits: server::limits(settings),
+        admission: server::admission(settings),
         registry: Registry::new(settings.max_streams as usize),
         escalating: None,
         resuming: None,
@@ -430,7 +435,8 @@ pub(crate) async fn run_session(
 ) -> (Vec<Response>, Result<Outcome, SessionError>) {
     let (outbox, mut inbox) = mpsc::channel(actor::OUTBOX);
     let session = async {
-        let ended = actor::run(context, &Identity::anonymous(), &mut source, &outbox).await;
+        let permit = context.admission.admit(&Identity::anonymous()).expect("there is room");
+        let ended = actor::run(context, &permit, &mut source, &outbox).await;
         drop(outbox);
         ended
     };

@@ -10,8 +10,8 @@
 //! the generator or the server falls behind, this shows as missed pace, not as a gentler load.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(super) struct Stage {
     pub(super) chunks: AtomicU64,
     /// Those of them that left more than a chunk late.
     pub(super) missed: AtomicU64,
+    /// Milliseconds from asking for a stream to its refusal, for each that did not begin.
+    pub(super) refused_ms: Mutex<Vec<f32>>,
 }
 
 impl Stage {
@@ -66,6 +68,7 @@ impl Stage {
             estimates: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
             missed: AtomicU64::new(0),
+            refused_ms: Mutex::default(),
         }
     }
 
@@ -220,7 +223,11 @@ pub(super) async fn run_stream(
 async fn converse(stage: &Arc<Stage>, client: &Client, plan: Plan) -> Result<Seen, Failure> {
     let pace = Arc::new(Pace::new(plan));
     let requests = PacedRequests::new(stage.clone(), pace.clone());
-    let mut responses = begin(client, requests).await?;
+    let asked = Instant::now();
+    let mut responses = begin(client, requests).await.inspect_err(|_| {
+        let took = 1000.0 * asked.elapsed().as_secs_f32();
+        stage.refused_ms.lock().unwrap_or_else(PoisonError::into_inner).push(took);
+    })?;
     let _live = Live::new(stage);
     let mut seen = Seen::default();
     while let Some(response) = responses.next().await? {

@@ -59,6 +59,8 @@ pub(super) struct Report {
     pub(super) errors: u64,
     /// Why, and how many each.
     pub(super) error_reasons: BTreeMap<String, u64>,
+    /// From asking for a stream to being refused it, of those that did not begin.
+    pub(super) refused_ms: Option<Latency>,
     /// CPU time of the server's process per second of audio.
     pub(super) server_cpu_ms_per_audio_second: Option<f64>,
     /// What its resident memory grew by, from before the first stream to the end of the measured time,
@@ -120,6 +122,12 @@ impl fmt::Display for Report {
         write!(f, "errors     {errors}")?;
         for (reason, count) in &self.error_reasons {
             write!(f, "\n           {count} x {reason}")?;
+        }
+        if let Some(Latency { p50, p90, p99, max }) = self.refused_ms {
+            write!(
+                f,
+                "\nrefused    p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"
+            )?;
         }
         Ok(())
     }

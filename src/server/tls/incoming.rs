@@ -1,6 +1,6 @@
-//! A listening socket -> connections, with or without a TLS handshake.
+//! A listening socket -> connections with a TLS handshake. Those without one: [`crate::server::connections`].
 //!
-//! Both are streams for tonic; the HTTP port takes them one by one. Dropping one closes the socket and cuts
+//! They are a stream for tonic; the HTTP port takes them one by one. Dropping one closes the socket and cuts
 //! off handshakes under way.
 
 use std::future::poll_fn;
@@ -21,6 +21,7 @@ use tokio_stream::Stream;
 
 use super::certificates::{Port, Tls};
 use crate::config::Settings;
+use crate::server::connections::{Connections, Held, Place};
 use crate::telemetry::metrics;
 
 /// Pause after an error that accepting at once again would only repeat, such as too many open files.
@@ -28,26 +29,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections as they come.
 #[derive(Debug)]
-pub(in crate::server) struct Accept {
+struct Accept {
     listener: TcpListener,
+    connections: Connections,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Accept {
-    /// Of `listener`.
-    pub(in crate::server) fn new(listener: TcpListener) -> Self {
-        Self { listener, pause: None }
-    }
-
-    /// The socket's own address.
-    ///
-    /// # Errors
-    /// If the operating system does not say.
-    pub(in crate::server) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(TcpStream, SocketAddr)> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(TcpStream, SocketAddr, Place)> {
         loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));
@@ -55,10 +44,14 @@ impl Accept {
             }
             match ready!(self.listener.poll_accept(context)) {
                 Ok((stream, peer)) => {
+                    // One that is too many is closed.
+                    let Some(place) = self.connections.admit(peer) else {
+                        continue;
+                    };
                     // Small messages both ways all the time: waiting to fill packets only adds latency. A
                     // socket that refuses has broken already.
                     let _ = stream.set_nodelay(true);
-                    return Poll::Ready((stream, peer));
+                    return Poll::Ready((stream, peer, place));
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
@@ -76,14 +69,6 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-impl Stream for Accept {
-    type Item = io::Result<TcpStream>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll(context).map(|(stream, _)| Some(Ok(stream)))
-    }
-}
-
 /// Connections whose handshake is done, in the order in which that is.
 #[derive(Debug)]
 pub(in crate::server) struct Handshakes {
@@ -95,7 +80,7 @@ pub(in crate::server) struct Handshakes {
     under_way: JoinSet<Option<Shaken>>,
 }
 
-type Shaken = (TlsStream<TcpStream>, SocketAddr);
+type Shaken = (Held<TlsStream<TcpStream>>, SocketAddr);
 
 impl Handshakes {
     /// Of `listener`'s connections.
@@ -103,10 +88,11 @@ impl Handshakes {
         listener: TcpListener,
         tls: Arc<Tls>,
         port: Port,
+        connections: Connections,
         settings: &Settings,
     ) -> Self {
         Self {
-            accept: Accept::new(listener),
+            accept: Accept { listener, connections, pause: None },
             tls,
             port,
             limit: settings.max_handshakes as usize,
@@ -120,7 +106,7 @@ impl Handshakes {
     /// # Errors
     /// If the operating system does not say.
     pub(in crate::server) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.accept.local_addr()
+        self.accept.listener.local_addr()
     }
 
     /// The next connection.
@@ -143,15 +129,15 @@ impl Handshakes {
                 // Woken by the next one that ends, which is within the time-out.
                 return Poll::Pending;
             }
-            let (stream, peer) = ready!(self.accept.poll(context));
+            let (stream, peer, place) = ready!(self.accept.poll(context));
             let config = self.tls.config(self.port);
-            self.under_way.spawn(handshake(stream, peer, config, self.timeout));
+            self.under_way.spawn(handshake((stream, peer, place), config, self.timeout));
         }
     }
 }
 
 impl Stream for Handshakes {
-    type Item = io::Result<TlsStream<TcpStream>>;
+    type Item = io::Result<Held<TlsStream<TcpStream>>>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll(context).map(|(stream, _)| Some(Ok(stream)))
@@ -159,13 +145,12 @@ impl Stream for Handshakes {
 }
 
 async fn handshake(
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer, place): (TcpStream, SocketAddr, Place),
     config: Arc<ServerConfig>,
     timeout: Duration,
 ) -> Option<Shaken> {
     match tokio::time::timeout(timeout, TlsAcceptor::from(config).accept(stream)).await {
-        Ok(Ok(stream)) => Some((stream, peer)),
+        Ok(Ok(stream)) => Some((place.hold(stream), peer)),
         Ok(Err(error)) => {
             metrics().handshake_failed("failed");
             tracing::debug!(%peer, %error, "TLS handshake failed");

@@ -12,4 +12,4 @@ mod incoming;
 
 pub use certificates::TlsError;
 pub(super) use certificates::{Port, Reload, Tls};
-pub(super) use incoming::{Accept, Handshakes};
+pub(super) use incoming::Handshakes;

@@ -1,0 +1,346 @@
+//! Connections of the gRPC port: how many there may be, and that each begins to speak.
+//!
+//! In: sockets as they are accepted. Out: the same, [`Held`]: counted for as long as they live, and
+//! broken off if the client has not sent an HTTP/2 preface's worth of bytes in time. What comes behind
+//! the preface has time-outs of its own in HTTP/2 (pings) and HTTP/1.1 (30 s for a request's head).
+//!
+//! Whoever accepts asks [`Connections::admit`] first, so that a client that is too many costs an accept
+//! and a close, and wraps what speaks HTTP by [`Place::hold`]: the socket, or TLS on top of it once the
+//! handshake is over.
+//!
+//! Connections that are too many are closed rather than left in the kernel's queue: their clients hear
+//! of it at once and go elsewhere.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Sleep, sleep};
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+
+use crate::config::Settings;
+use crate::telemetry::metrics;
+
+/// Length of HTTP/2's connection preface, RFC 9113, section 3.4: by then it is clear what is spoken.
+const PREFACE: usize = 24;
+/// File descriptors that the process needs besides these connections: store, sinks, HTTP port.
+const OTHER_FILES: u64 = 128;
+/// Pause after an accept that failed: with no descriptor left it would fail again at once.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// Those that are open, counted.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    shared: Arc<Shared>,
+    preface_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limit: usize,
+    /// 0 for none.
+    per_address: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    /// Empty where there is no limit per address.
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Shared {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // The counts are right after each statement.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connections {
+    /// None is open yet. Raises the process's limit of open files as far as it may, if that is needed.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                limit: room(settings.max_connections) as usize,
+                per_address: settings.max_connections_per_address as usize,
+                open: Mutex::default(),
+            }),
+            preface_timeout: settings.preface_timeout.0,
+        }
+    }
+
+    /// A place for a connection from `peer`; `None` if there are too many: close it.
+    pub fn admit(&self, peer: SocketAddr) -> Option<Place> {
+        let shared = &self.shared;
+        let address = (shared.per_address > 0).then(|| peer.ip().to_canonical());
+        let mut open = shared.open();
+        if open.count >= shared.limit {
+            drop(open);
+            metrics().connection_refused("connections");
+            return None;
+        }
+        if let Some(address) = address {
+            let count = open.by_address.entry(address).or_default();
+            if *count >= shared.per_address {
+                drop(open);
+                metrics().connection_refused("connections_of_address");
+                return None;
+            }
+            *count += 1;
+        }
+        open.count += 1;
+        drop(open);
+        let preface_timeout = self.preface_timeout;
+        Some(Place { shared: shared.clone(), address, preface_timeout })
+    }
+
+    /// Accepts from `listener`, one after the other, those for which there is a place.
+    pub fn accept(self, listener: TcpListener) -> Incoming {
+        Incoming { listener, connections: self, pause: None }
+    }
+}
+
+/// How many connections there may be, given the process's limit of open files.
+fn room(wanted: u32) -> u32 {
+    let needed = u64::from(wanted) + OTHER_FILES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return wanted;
+    }
+    let raised = maximum.map_or(needed, |maximum| maximum.min(needed));
+    let limit = Rlimit { current: Some(raised), maximum };
+    let current = match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => raised,
+        Err(_) => current.unwrap_or(needed),
+    };
+    if current >= needed {
+        return wanted;
+    }
+    let room = u32::try_from(current.saturating_sub(OTHER_FILES)).unwrap_or(wanted).max(1);
+    tracing::warn!(
+        max_connections = wanted,
+        room,
+        "the process may open {current} files: raise that limit (ulimit -n {needed}) for as many \
+         connections as are configured"
+    );
+    room
+}
+
+/// A connection's place; given back when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    shared: Arc<Shared>,
+    address: Option<IpAddr>,
+    preface_timeout: Duration,
+}
+
+impl Place {
+    /// `io` in this place, for as long as it lives. The client has to begin to speak HTTP from now on.
+    pub fn hold<IO>(self, io: IO) -> Held<IO> {
+        let deadline = Some(Box::pin(sleep(self.preface_timeout)));
+        Held { io, _place: self, deadline, heard: 0 }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.shared.open();
+        open.count = open.count.saturating_sub(1);
+        if let Some(address) = self.address
+            && let Some(count) = open.by_address.get_mut(&address)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                open.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// A connection that holds a place.
+#[derive(Debug)]
+pub struct Held<IO> {
+    io: IO,
+    _place: Place,
+    /// Until enough has been heard.
+    deadline: Option<Pin<Box<Sleep>>>,
+    heard: usize,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Held<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            metrics().connection_refused("preface_timeout");
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)));
+        }
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut this.io).poll_read(context, buffer));
+        if this.deadline.is_some() {
+            this.heard += buffer.filled().len().saturating_sub(before);
+            if this.heard >= PREFACE {
+                this.deadline = None;
+            }
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+    }
+}
+
+impl<IO: Connected> Connected for Held<IO> {
+    type ConnectInfo = IO::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.io.connect_info()
+    }
+}
+
+/// Plain TCP connections, each in its place.
+#[derive(Debug)]
+pub struct Incoming {
+    listener: TcpListener,
+    connections: Connections,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Held<TcpStream>>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(pause) = &mut this.pause {
+                ready!(pause.as_mut().poll(context));
+                this.pause = None;
+            }
+            match ready!(this.listener.poll_accept(context)) {
+                Ok((stream, peer)) => {
+                    let Some(place) = this.connections.admit(peer) else {
+                        continue;
+                    };
+                    // Small messages both ways all the time: waiting to fill packets only adds latency. A
+                    // socket that refuses is broken, which the next read tells.
+                    let _ = stream.set_nodelay(true);
+                    return Poll::Ready(Some(Ok(place.hold(stream))));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no connection could be accepted");
+                    this.pause = Some(Box::pin(sleep(AFTER_FAILURE)));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Span;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    fn connections(limit: u32, per_address: u32) -> Connections {
+        Connections::new(&Settings {
+            max_connections: limit,
+            max_connections_per_address: per_address,
+            preface_timeout: Span(Duration::from_secs(10)),
+            ..Settings::default()
+        })
+    }
+
+    fn peer(last: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, last], 1))
+    }
+
+    #[tokio::test]
+    async fn a_place_is_given_back_when_its_connection_ends() {
+        let connections = connections(3, 2);
+        let first = connections.admit(peer(1)).unwrap();
+        let second = connections.admit(peer(1)).unwrap();
+        assert!(connections.admit(peer(1)).is_none(), "two of one address");
+        let other = connections.admit(peer(2)).unwrap();
+        assert!(connections.admit(peer(3)).is_none(), "three of all");
+        drop(first.hold(()));
+        let third = connections.admit(peer(1)).unwrap();
+        drop((second, other, third));
+        assert_eq!(connections.shared.open().count, 0);
+        assert!(connections.shared.open().by_address.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_trickles_its_preface_is_broken_off_at_the_deadline() {
+        let place = connections(1, 0).admit(peer(1)).unwrap();
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut held = place.hold(server);
+        let trickle = tokio::spawn(async move {
+            for _ in 0..12 {
+                client.write_all(b"P").await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let began = tokio::time::Instant::now();
+        let error = held.read_exact(&mut [0; PREFACE]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), 10);
+        trickle.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_spoken_may_be_silent() {
+        let place = connections(1, 0).admit(peer(1)).unwrap();
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut held = place.hold(server);
+        client.write_all(&[7; PREFACE]).await.unwrap();
+        held.read_exact(&mut [0; PREFACE]).await.unwrap();
+        let write = async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            client.write_all(b"x").await.unwrap();
+        };
+        let mut late = [0];
+        let (read, ()) = tokio::join!(held.read_exact(&mut late), write);
+        assert_eq!((read.unwrap(), &late), (1, b"x"));
+    }
+}
