@@ -536,7 +536,10 @@ impl Settings {
         }
         let window = self.resume_window.0;
         if !window.is_zero() && window < Duration::from_secs(1) {
-            return refuse("resume_window", "must be 0s (no checkpoints) or at least 1s".to_owned());
+            return refuse(
+                "resume_window",
+                "must be 0s (no checkpoints) or at least 1s".to_owned(),
+            );
         }
         for (key, span, min, max) in [
             ("estimate_interval", self.estimate_interval, MIN_INTERVAL, MAX_INTERVAL),

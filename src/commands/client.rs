@@ -64,7 +64,8 @@ impl Failure {
 
     /// Whether another attempt, here or elsewhere, may go better.
     pub(super) fn may_pass(&self) -> bool {
-        ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "RESOURCE_EXHAUSTED"].contains(&self.code)
+        ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "RESOURCE_EXHAUSTED"]
+            .contains(&self.code)
     }
 
     /// Whether it is for this reason.

@@ -17,9 +17,9 @@ use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::Held;
 use super::identity::{Gate, Refusal};
 use super::observe::Observer;
-use super::connections::Held;
 use super::tls::Handshakes;
 use crate::escalation::Health;
 use crate::identity::{Identity, Role};

@@ -13,10 +13,10 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::process::resident_bytes;
 use crate::model::Models;
 use crate::session::Admission;
 use crate::session::load::{PERIOD, Reading};
+use crate::telemetry::process::resident_bytes;
 
 /// Readings between two looks at the memory: it grows slowly, and the look is a system call.
 const MEMORY_EVERY: u32 = 5;

@@ -333,7 +333,13 @@ impl Entrance {
             Some(tls) if settings.has_http_tls() => {
                 let tls = tls.clone();
                 let connections = Connections::new(settings);
-                http::Incoming::Tls(Handshakes::new(listener, tls, Port::Http, connections, settings))
+                http::Incoming::Tls(Handshakes::new(
+                    listener,
+                    tls,
+                    Port::Http,
+                    connections,
+                    settings,
+                ))
             }
             Some(_) | None => http::Incoming::Plain(listener),
         }

@@ -399,7 +399,12 @@ impl<'a> Opening<'a> {
             |(interval, resuming)| {
                 let interval = interval.max(resuming.min_interval);
                 let config = render::config_bytes(&config);
-                Checkpoints { resuming, interval, config, due: interval + analysis.position().duration() }
+                Checkpoints {
+                    resuming,
+                    interval,
+                    config,
+                    due: interval + analysis.position().duration(),
+                }
             },
         );
         let session = Session {
@@ -495,7 +500,8 @@ fn resumed_config(
     }
     config.session_id.clear();
     if asked != v1::StreamConfig::default() && asked != config {
-        let problem = "must be as in the stream's first configuration beside a resume_token, or unset";
+        let problem =
+            "must be as in the stream's first configuration beside a resume_token, or unset";
         return Err(invalid("config", problem));
     }
     config.session_id.clone_from(&saved.session_id);

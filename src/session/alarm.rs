@@ -16,9 +16,7 @@ use crate::escalation::{
     Timestamp,
 };
 use crate::identity::Identity;
-use crate::policy::{
-    Action, Decision, Policy, Reading, Severity, Watcher, WatcherState,
-};
+use crate::policy::{Action, Decision, Policy, Reading, Severity, Watcher, WatcherState};
 use crate::state::Misfit;
 use crate::telemetry::metrics;
 use crate::units::SamplePos;
@@ -446,13 +444,14 @@ impl Alarm {
             News::Lost => {
                 self.lost = true;
                 told.push(Told::Warning(Warning {
-                reason: WarningReason::EscalationLost,
-                message: "an escalation could not be kept and will not be delivered; act on it \
+                    reason: WarningReason::EscalationLost,
+                    message:
+                        "an escalation could not be kept and will not be delivered; act on it \
                           yourself"
-                    .to_owned(),
-                position,
-                channel: None,
-            }));
+                            .to_owned(),
+                    position,
+                    channel: None,
+                }));
             }
             News::Happened(occurrence) => {
                 // Decisions of this session are told where they are made.

@@ -17,8 +17,8 @@ use crate::process::{Process, undertone};
 use crate::resumer::{Heard, Speech, To, as_one_stream, talk};
 use crate::signal::{Noise, encode, speech, wav};
 use crate::support::{
-    Answer, PLAIN, Server, Talk, assert_error, assert_same, audio, channel, chunks, duration,
-    ms, seconds, stream, until,
+    Answer, PLAIN, Server, Talk, assert_error, assert_same, audio, channel, chunks, duration, ms,
+    seconds, stream, until,
 };
 
 on_both! {
@@ -145,7 +145,8 @@ async fn a_drained_stream_goes_on_elsewhere_as_if_nothing_had_been(place: &Place
     let first = replicas.serve().await;
     let address = first.grpc;
     let (there, list) = tokio::sync::watch::channel(vec![address]);
-    let speech = Speech { config: config(), data: data(), chunk: 3_200, pace: Duration::from_millis(8) };
+    let speech =
+        Speech { config: config(), data: data(), chunk: 3_200, pace: Duration::from_millis(8) };
     let moving = tokio::spawn({
         let replicas = replicas.clone();
         async move {
@@ -180,9 +181,10 @@ async fn a_stream_that_lost_its_connection_goes_on_elsewhere(place: &Place) {
     let mut heard = Vec::new();
     let mut kept = 0;
     let mut checkpoint = None;
-    while checkpoint.as_ref().is_none_or(|checkpoint: &v1::Checkpoint| {
-        seconds(checkpoint.point.unwrap().position) < 9.0
-    }) {
+    while checkpoint
+        .as_ref()
+        .is_none_or(|checkpoint: &v1::Checkpoint| seconds(checkpoint.point.unwrap().position) < 9.0)
+    {
         match broken.next().await.unwrap().unwrap() {
             Response::Checkpoint(one) => {
                 checkpoint = Some(one);
@@ -205,10 +207,8 @@ async fn a_stream_that_lost_its_connection_goes_on_elsewhere(place: &Place) {
         drop(first);
         second
     };
-    let resumed = v1::StreamConfig {
-        resume_token: checkpoint.resume_token,
-        ..v1::StreamConfig::default()
-    };
+    let resumed =
+        v1::StreamConfig { resume_token: checkpoint.resume_token, ..v1::StreamConfig::default() };
     let rest = [&said[point.audio_bytes as usize..], unsaid].concat();
     let answer = stream(&second.client().await, resumed, chunks(&rest, 3_200)).await.fine();
     assert_eq!(answer.started().session_id, "call");
@@ -234,15 +234,15 @@ async fn a_session_nobody_goes_on_with_has_ended(place: &Place) {
     }
     // As long as it is there it is alive, however long it says nothing.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    let in_force = |all: &[v1::Escalation]| all.iter().filter(|e| e.session_ended_at.is_none()).count();
+    let in_force =
+        |all: &[v1::Escalation]| all.iter().filter(|e| e.session_ended_at.is_none()).count();
     assert_eq!(in_force(&escalations(server.grpc).await), 2);
     drop(talk);
     until("both have ended", async || in_force(&escalations(server.grpc).await) == 0).await;
     for escalation in escalations(server.grpc).await {
         let history = history(server.grpc, &escalation.id).await;
         let last = history.last().unwrap();
-        let ended =
-            if escalation.rule == "quieter" { Kind::Cleared } else { Kind::Updated };
+        let ended = if escalation.rule == "quieter" { Kind::Cleared } else { Kind::Updated };
         assert_eq!(last.kind(), ended);
         assert!(last.note.contains("nobody has gone on"), "{}", last.note);
     }
@@ -255,9 +255,10 @@ async fn an_acknowledgement_between_two_streams_is_told_in_the_second(place: &Pl
         talk.say(request).await;
     }
     let mut checkpoint = None;
-    while checkpoint.as_ref().is_none_or(|checkpoint: &v1::Checkpoint| {
-        seconds(checkpoint.point.unwrap().position) < 3.0
-    }) {
+    while checkpoint
+        .as_ref()
+        .is_none_or(|checkpoint: &v1::Checkpoint| seconds(checkpoint.point.unwrap().position) < 3.0)
+    {
         if let Response::Checkpoint(one) = talk.next().await.unwrap().unwrap() {
             checkpoint = Some(one);
         }
@@ -272,10 +273,7 @@ async fn an_acknowledgement_between_two_streams_is_told_in_the_second(place: &Pl
         note: String::new(),
     };
     service.acknowledge_escalation(acknowledge).await.unwrap();
-    let resumed = v1::StreamConfig {
-        resume_token: checkpoint.unwrap().resume_token,
-        ..config()
-    };
+    let resumed = v1::StreamConfig { resume_token: checkpoint.unwrap().resume_token, ..config() };
     let mut again = Talk::open(&server.client().await, resumed).await;
     let Response::Escalation(event) = again.next().await.unwrap().unwrap() else {
         panic!("something else came first")
@@ -348,13 +346,11 @@ async fn what_cannot_be_gone_on_with_is_refused_with_the_remedy() {
         v1::StreamConfig { model: "tiny-window".to_owned(), ..resumed(&checkpoint) },
         v1::StreamConfig { min_confidence: Some(0.9), ..plain() },
     ] {
-        let config =
-            v1::StreamConfig { resume_token: checkpoint.resume_token.clone(), ..changed };
+        let config = v1::StreamConfig { resume_token: checkpoint.resume_token.clone(), ..changed };
         let answer = ask(&server, config).await;
         assert_error(answer.error(), Code::InvalidArgument, "INVALID_REQUEST", Some("config"));
     }
-    let named =
-        v1::StreamConfig { session_id: "another".to_owned(), ..resumed(&checkpoint) };
+    let named = v1::StreamConfig { session_id: "another".to_owned(), ..resumed(&checkpoint) };
     let answer = ask(&server, named).await;
     let field = Some("config.session_id");
     assert_error(answer.error(), Code::InvalidArgument, "INVALID_REQUEST", field);

@@ -126,10 +126,7 @@ struct Call<'a> {
 ///
 /// # Errors
 /// What no further attempt would mend.
-pub(crate) async fn talk(
-    speech: &Speech,
-    mut to: To,
-) -> Result<Heard, Status> {
+pub(crate) async fn talk(speech: &Speech, mut to: To) -> Result<Heard, Status> {
     let mut call =
         Call { speech, token: bytes::Bytes::new(), covered: 0, heard: Vec::new(), kept: 0 };
     let (mut breaks, mut drains, mut resumes) = (0, 0, 0);
@@ -171,10 +168,8 @@ impl Call<'_> {
         let (requests, inbox) = mpsc::channel(2);
         // Given away to whoever speaks, so that the stream half-closes when all has been said.
         let mut requests = Some(requests);
-        let config = v1::StreamConfig {
-            resume_token: self.token.clone(),
-            ..self.speech.config.clone()
-        };
+        let config =
+            v1::StreamConfig { resume_token: self.token.clone(), ..self.speech.config.clone() };
         let first = wrap(Request::Config(config.into()));
         requests.as_ref().expect("new").send(first).await.expect("there is room");
         let opened = client.clone().stream_emotion(ReceiverStream::new(inbox)).await;
@@ -233,11 +228,7 @@ impl Call<'_> {
 }
 
 /// Sends what is not covered, then ends the stream by dropping the sender.
-async fn speak(
-    speech: Speech,
-    covered: usize,
-    requests: mpsc::Sender<v1::StreamEmotionRequest>,
-) {
+async fn speak(speech: Speech, covered: usize, requests: mpsc::Sender<v1::StreamEmotionRequest>) {
     let first = (covered / speech.chunk) as u64;
     let mut due = tokio::time::Instant::now();
     for (sequence, data) in (first..).zip(speech.data[covered..].chunks(speech.chunk)) {

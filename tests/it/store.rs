@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use undertone::identity::Tenant;
 use undertone::escalation::store::{
     Batch, Change, Claimed, DeliveryState, Done, Finish, Outcome, Recorded, Routes, Writer,
 };
@@ -12,6 +11,7 @@ use undertone::escalation::{
     Filter, Health, Kind, Location, Occurrence, Origin, Recorder, RecorderSettings, Reply, State,
     Store, Task, Timestamp,
 };
+use undertone::identity::Tenant;
 use undertone::policy::{Action, Decision, Evidence, Measurement, Severity};
 use undertone::units::SamplePos;
 use uuid::Uuid;

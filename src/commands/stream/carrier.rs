@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::QUEUE;
-use crate::commands::client::{Client, Credentials, Failure, Response, Uri, config_request, duration};
+use crate::commands::client::{
+    Client, Credentials, Failure, Response, Uri, config_request, duration,
+};
 use crate::wire::v1;
 use crate::wire::v1::stream_emotion_request::Message as Request;
 
@@ -182,7 +184,9 @@ impl Carrier {
                 (wait, broken_since) = (WAITS.0, None);
             }
             let since = *broken_since.get_or_insert_with(Instant::now);
-            let can_go_on = self.told.started && failure.may_pass() && !self.kept.has_gap
+            let can_go_on = self.told.started
+                && failure.may_pass()
+                && !self.kept.has_gap
                 && self.config.checkpoint_interval.is_some();
             if !can_go_on || since.elapsed() >= self.patience {
                 let _ = self.out.send(Err(failure)).await;
@@ -208,8 +212,7 @@ impl Carrier {
         let client = Client::connect(&self.server.0, &self.server.1).await?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let mut requests = Some(requests);
-        let config =
-            v1::StreamConfig { resume_token: self.token.clone(), ..self.config.clone() };
+        let config = v1::StreamConfig { resume_token: self.token.clone(), ..self.config.clone() };
         if let Some(requests) = &requests {
             // There is room: the queue is new.
             let _ = requests.send(config_request(config)).await;
@@ -286,10 +289,7 @@ impl Carrier {
 }
 
 /// Waits for room for a request, where one is to be sent; false if the stream has ended.
-async fn room(
-    requests: Option<&mpsc::Sender<v1::StreamEmotionRequest>>,
-    wanted: bool,
-) -> bool {
+async fn room(requests: Option<&mpsc::Sender<v1::StreamEmotionRequest>>, wanted: bool) -> bool {
     match requests {
         Some(requests) if wanted => requests.reserve().await.is_ok(),
         _ => std::future::pending().await,
@@ -330,9 +330,8 @@ mod tests {
         assert!(told.is_news(&estimate(500)) && told.is_news(&estimate(1_000)));
         assert!(!told.is_news(&estimate(500)) && !told.is_news(&estimate(1_000)));
         assert!(told.is_news(&estimate(1_500)));
-        let utterance = |index| {
-            Response::Utterance(v1::Utterance { index, ..Default::default() }.into())
-        };
+        let utterance =
+            |index| Response::Utterance(v1::Utterance { index, ..Default::default() }.into());
         assert!(told.is_news(&utterance(0)) && told.is_news(&utterance(1)));
         assert!(!told.is_news(&utterance(0)) && told.is_news(&utterance(2)));
     }

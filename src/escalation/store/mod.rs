@@ -28,7 +28,9 @@ use sqlx::{
 };
 
 pub use read::{Attempt, DeliveryRecord, DeliveryState, Filter, Page, Totals};
-pub use write::{Batch, Change, Claimed, Done, Finish, Outcome, Recorded, Routes, SessionName, Writer};
+pub use write::{
+    Batch, Change, Claimed, Done, Finish, Outcome, Recorded, Routes, SessionName, Writer,
+};
 
 /// Why the store cannot do what it should.
 #[derive(Debug, thiserror::Error)]

@@ -578,7 +578,8 @@ impl Pen<'_> {
             escalation.state = State::Cleared;
             escalation.cleared_at = Some(at);
         }
-        let occurrence = self.append((id, kind, at), (None, None, None), escalation, routes).await?;
+        let occurrence =
+            self.append((id, kind, at), (None, None, None), escalation, routes).await?;
         Ok(Recorded::New(vec![occurrence]))
     }
 
@@ -690,17 +691,8 @@ impl Pen<'_> {
         self.latest += 1;
         let sequence = self.latest;
         let traceparent = self.trace.cloned();
-        let occurrence = Occurrence {
-            id,
-            sequence,
-            kind,
-            at,
-            actor,
-            identity,
-            note,
-            traceparent,
-            escalation,
-        };
+        let occurrence =
+            Occurrence { id, sequence, kind, at, actor, identity, note, traceparent, escalation };
         let escalation = &occurrence.escalation;
         // One that begins has been written as it stands.
         if kind != Kind::Raised {

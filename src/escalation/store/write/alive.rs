@@ -151,7 +151,8 @@ impl Pen<'_> {
                 id = ended_again_id(escalation.id, at);
             }
             let note = Some(note.to_owned());
-            occurrences.push(self.append((id, kind, at), (None, None, note), escalation, routes).await?);
+            occurrences
+                .push(self.append((id, kind, at), (None, None, note), escalation, routes).await?);
         }
         Ok(occurrences)
     }
