@@ -294,7 +294,7 @@ impl<R: Runner> Worker<R> {
             let finite = row.output.iter().chain(&row.state).all(|value| value.is_finite());
             let complete = row.output.len() == self.shape.output;
             let answer = if finite && complete {
-                Ok(Answer { row, started, ran })
+                Ok(Answer { row, started, ran: took })
             } else {
                 Err(EngineError::NotFinite { model: self.model.clone() })
             };

@@ -67,7 +67,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// What it makes of an escalation, in the words of [`Kind`].
+    /// What it makes of an escalation, in the words of [`Kind`]; "resumed" makes nothing of any.
     pub fn kind_name(&self) -> &'static str {
         let kind = match self {
             Self::Decided { decision, .. } => match decision.action {
@@ -76,6 +76,7 @@ impl Change {
                 Action::Clear => Kind::Cleared,
             },
             Self::SessionEnded { .. } => Kind::Updated,
+            Self::Resumed { .. } => return "resumed",
             Self::Acknowledged { .. } => Kind::Acknowledged,
         };
         kind.name()
@@ -85,7 +86,7 @@ impl Change {
     pub fn rule(&self) -> Option<(&str, &str)> {
         match self {
             Self::Decided { origin, decision, .. } => Some((&origin.policy, &decision.rule)),
-            Self::SessionEnded { .. } | Self::Acknowledged { .. } => None,
+            Self::SessionEnded { .. } | Self::Resumed { .. } | Self::Acknowledged { .. } => None,
         }
     }
 }
