@@ -79,7 +79,7 @@ async fn both_ports_speak_tls_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_http_port_may_stay_plain_and_then_takes_no_tokens_from_afar() {
+async fn the_http_port_may_stay_plain_beside_a_grpc_port_with_tls() {
     let site = Site::new();
     let server = Server::with(|settings| {
         site.tls(settings);

@@ -112,7 +112,7 @@ fn authorization(token: &str) -> anyhow::Result<MetadataValue<Ascii>> {
     let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
         .parse()
         .ok()
-        .filter(|_| !token.is_empty() && !token.contains(char::is_whitespace))
+        .filter(|_| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()))
         .context("the token (--token-file, UNDERTONE_TOKEN) must be one word")?;
     value.set_sensitive(true);
     Ok(value)
