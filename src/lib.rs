@@ -10,7 +10,7 @@
 //! | [`state`] | saved states: what all parts that can be saved share |
 //! | [`emotion`] | emotions, scores, valence and arousal |
 //! | [`identity`] | who calls, and what they may |
-//! | [`telemetry`] | every metric's name |
+//! | [`telemetry`] | every metric and span |
 //! | [`audio`] | bytes or files -> hops of 16 kHz mono (symphonia, rubato) |
 //! | [`features`] | hops -> log-mel, voice activity, MFCCs (rustfft) |
 //! | [`model`] | manifests, the batching engine, ONNX Runtime (ort) |

@@ -311,13 +311,17 @@ pub fn recorded(span: &Span, outcome: &'static str) {
     }
 }
 
-/// The span of the `attempt`th attempt to deliver `event` to `sink`. Linked to where it was recorded.
+/// The span of the `attempt`th attempt to deliver `event` to `sink`. Linked to where it was recorded; none, where
+/// that is in no trace.
 pub fn delivery(
     sink: &str,
     event: &'static str,
     attempt: u32,
     recorded: Option<&TraceParent>,
 ) -> Span {
+    let Some(recorded) = recorded else {
+        return Span::none();
+    };
     let span = tracing::info_span!(
         parent: None,
         "delivery",
@@ -328,9 +332,7 @@ pub fn delivery(
         otel.status_code = field::Empty,
     );
     span.set_attribute("undertone.attempt", i64::from(attempt));
-    if let Some(recorded) = recorded {
-        span.add_link(recorded.context());
-    }
+    span.add_link(recorded.context());
     span
 }
 

@@ -34,7 +34,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
@@ -184,16 +184,25 @@ fn one<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     found[0]
 }
 
-/// A stream of two seconds of speech whose caller has a span.
+/// A stream of two seconds of speech whose caller has a span. Chunks come 12 ms apart.
 async fn traced_stream(client: &Client, config: v1::StreamConfig, flags: &str) -> Answer {
     let data = encode(&speech(1, 2.0, 16_000), PLAIN.encoding);
-    let config = std::iter::once(Message::Config(config.into()));
-    let messages: Vec<_> = config.chain(chunks(&data, 3_200)).map(wrap).collect();
-    let mut request = Request::new(tokio_stream::iter(messages));
+    let (sender, inbox) = tokio::sync::mpsc::channel(4);
+    let sending = tokio::spawn(async move {
+        sender.send(wrap(Message::Config(config.into()))).await.unwrap();
+        for chunk in chunks(&data, 3_200) {
+            sender.send(wrap(chunk)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(12)).await;
+        }
+    });
+    let mut request = Request::new(ReceiverStream::new(inbox));
     let parent = format!("00-{TRACE}-{CALLER}-{flags}").parse().unwrap();
     request.metadata_mut().insert("traceparent", parent);
     request.metadata_mut().insert("tracestate", "vendor=value".parse().unwrap());
-    read(client.clone().stream_emotion(request).await.unwrap().into_inner()).await.fine()
+    let answer = client.clone().stream_emotion(request).await.unwrap().into_inner();
+    let answer = read(answer).await.fine();
+    sending.await.unwrap();
+    answer
 }
 
 async fn end(process: &mut Process) {

@@ -314,7 +314,7 @@ async fn metrics_tell_of_streams_that_finish_and_of_those_that_vanish() {
     assert!(of("undertone_engine_run_seconds_count", "model=\"tiny-steps\"") >= 8.0);
     assert!(of("undertone_engine_wait_seconds_count", "model=\"tiny-steps\"") >= 8.0);
     assert!(of("undertone_chunk_duration_seconds_count", "") >= 60.0);
-    assert!(of("process_cpu_time_seconds_total", "") > 0.0);
+    assert!(of("process_cpu_time_seconds_total", "cpu_mode=\"user\"") > 0.0);
     assert!(of("process_memory_usage_bytes", "") > 1e6);
 }
 

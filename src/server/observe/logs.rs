@@ -11,7 +11,7 @@ use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::filter::{FilterExt as _, ParseError, filter_fn};
+use tracing_subscriber::filter::{FilterExt as _, FilterFn, LevelFilter, ParseError, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Filter, Layer, SubscriberExt as _};
@@ -36,12 +36,12 @@ pub(super) fn install(
         .with_threads(false)
         .with_target(false)
         .with_tracked_inactivity(false)
-        .with_filter(filter_fn(is_our_span));
+        .with_filter(filter_fn(is_our_span).with_max_level_hint(LevelFilter::INFO));
     let bridge = loggers.map(OpenTelemetryTracingBridge::new);
     let bridge = bridge.map(|bridge| {
         // What the exporter's own connection logs would be exported, and so on without end.
         filter(settings).map(|logged| {
-            let ours = filter_fn(|metadata| metadata.target().starts_with("undertone"));
+            let ours = by_target(|target| target.starts_with("undertone"));
             bridge.with_filter(logged.and(ours))
         })
     });
@@ -65,9 +65,14 @@ fn is_our_span(metadata: &Metadata<'_>) -> bool {
 /// the collector is away. Those complaints are made here, now and then, see `otlp`.
 fn filter<S: Subscriber>(settings: &Settings) -> Result<impl Filter<S> + use<S>, ParseError> {
     let said: EnvFilter = settings.log.parse()?;
-    let not_theirs =
-        filter_fn(|metadata: &Metadata<'_>| !metadata.target().starts_with("opentelemetry"));
+    let not_theirs = by_target(|target| !target.starts_with("opentelemetry"));
     Ok(said.and(not_theirs))
+}
+
+/// By where it is logged. The hint keeps another filter's: without one nothing would be known to be off.
+fn by_target(wanted: fn(&str) -> bool) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
+    FilterFn::new(move |metadata: &Metadata<'_>| wanted(metadata.target()))
+        .with_max_level_hint(LevelFilter::TRACE)
 }
 
 fn lines_of<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
