@@ -9,25 +9,24 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{self, Admission, Permit};
-use super::alarm::{Alarm, MAILBOX, News, Told};
-use super::analysis::{self, Analysis, AnalysisError};
-use super::checkpoint::{Progress, ResumeError, Resuming, Saved, SavedPolicy};
-use super::registry::{Entrance, Guard, Refused, Registry, SessionKey};
+use super::admission::{Admission, Permit};
+use super::alarm::{Alarm, News, Told};
+use super::analysis::Analysis;
+use super::checkpoint::{Progress, Resuming, Saved, SavedPolicy};
+use super::error::{SessionError, invalid};
+use super::opening::{Opening, read_config};
+use super::registry::{Guard, Registry};
 use crate::emotion::Emotion;
-use crate::escalation::{Kind, Occurrence, Origin, Recorder};
-use crate::identity::Identity;
+use crate::escalation::{Kind, Recorder};
 use crate::model::{Model, Models};
-use crate::policy::{Library, MAX_BYTES, Policy, Severity};
+use crate::policy::{Library, Severity};
 use crate::telemetry::metrics;
 use crate::telemetry::stage::{self, Stage};
-use crate::telemetry::trace::{SessionKind, SessionTrace};
+use crate::telemetry::trace::SessionTrace;
 use crate::tracking::Abstain;
 use crate::units::{HOP_SAMPLES, SamplePos, samples_to_duration};
 use crate::wire::event::{Event, MarkReached, Warning, WarningReason};
-use crate::wire::parse::{
-    Defaults, PolicyChoice, StreamSettings, Violation, acknowledgement, config_of, stream_config,
-};
+use crate::wire::parse::{Defaults, StreamSettings, acknowledgement};
 use crate::wire::v1::stream_emotion_request::Message as Request;
 use crate::wire::v1::stream_emotion_response::Message as Response;
 use crate::wire::{render, v1};
@@ -129,121 +128,6 @@ pub enum Outcome {
     Drained,
 }
 
-/// Why a session ended badly. Each carries what the client needs to put it right.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// A request with fields that cannot be used.
-    #[error("invalid request")]
-    Invalid(Vec<Violation>),
-    /// Something came before the configuration.
-    #[error("the first message must be `config`, not `{actual}`")]
-    ConfigMissing {
-        /// What came.
-        actual: &'static str,
-    },
-    /// A second configuration.
-    #[error("`config` came twice; open a new stream for another configuration")]
-    ConfigTwice,
-    /// No such model.
-    #[error("there is no model {name:?}; loaded are {known}")]
-    NoModel {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: String,
-    },
-    /// No such policy.
-    #[error("there is no policy {name:?}; known are {known}")]
-    NoPolicy {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: String,
-    },
-    /// The server keeps no escalations.
-    #[error(
-        "this server has no escalation store, so streams have no policies; set escalation_store"
-    )]
-    NoStore,
-    /// The server takes no policies of clients.
-    #[error("this server takes no policies of clients (inline_policies); name one of {known}")]
-    NoInline {
-        /// The names there are.
-        known: String,
-    },
-    /// The session cannot be gone on with.
-    #[error(transparent)]
-    Resume(#[from] ResumeError),
-    /// The session's client goes on with it in another stream.
-    #[error("the session {0:?} goes on in another stream")]
-    Replaced(String),
-    /// A live session has that name.
-    #[error("a live session is named {0:?}; choose another session_id")]
-    IdTaken(String),
-    /// The server is full.
-    #[error("the server serves {limit} streams and takes no more now")]
-    Full {
-        /// How many.
-        limit: usize,
-    },
-    /// A quota is used up, or the server has no room.
-    #[error(transparent)]
-    Refused(#[from] admission::Refused),
-    /// The server is about to end.
-    #[error("the server is draining; connect elsewhere")]
-    Draining,
-    /// A chunk that is too large.
-    #[error("audio.data has {actual} bytes, at most {limit} are taken; send smaller chunks")]
-    ChunkTooLarge {
-        /// Bytes allowed.
-        limit: usize,
-        /// Bytes sent.
-        actual: usize,
-    },
-    /// The stream is longer than streams may be.
-    #[error("the stream has reached its longest length, {limit:?} of audio; open a new one")]
-    TooLong {
-        /// Audio allowed.
-        limit: Duration,
-    },
-    /// Audio comes too fast.
-    #[error(
-        "audio came more than {factor} times faster than real time for longer than {burst:?}; pace it"
-    )]
-    TooFast {
-        /// How many times faster than real time it may come.
-        factor: f32,
-        /// Audio that may come at any speed.
-        burst: Duration,
-        /// When the audio sent so far would be allowed.
-        retry: Duration,
-    },
-    /// Nothing came for too long.
-    #[error("no message for {limit:?}; send audio, silence if need be, or half-close the stream")]
-    Idle {
-        /// Time allowed.
-        limit: Duration,
-    },
-    /// The client does not read.
-    #[error("responses were not read for {limit:?}")]
-    Unread {
-        /// Time allowed.
-        limit: Duration,
-    },
-    /// The client has gone.
-    #[error("the client has gone")]
-    Vanished,
-    /// A message that the transport refuses.
-    #[error("{0}")]
-    Transport(String),
-    /// A message that is too large for the transport.
-    #[error("{0}; send smaller chunks")]
-    TooLarge(String),
-    /// The audio or the engine failed.
-    #[error(transparent)]
-    Analysis(#[from] AnalysisError),
-}
-
 /// Runs one session to its end, under `permit`. What is said to the client goes to `outbox`.
 ///
 /// # Errors
@@ -293,253 +177,7 @@ pub async fn run(
     worked
 }
 
-/// What a client wants.
-struct Asked {
-    config: v1::StreamConfig,
-    settings: StreamSettings,
-    saved: Option<Saved>,
-}
-
-/// A session that can begin.
-struct Opening<'a> {
-    context: &'a Context,
-    permit: &'a Permit,
-    asked: Asked,
-    id: String,
-    model: Arc<Model>,
-    policy: Option<(Arc<Policy>, &'a Escalating)>,
-}
-
-impl<'a> Opening<'a> {
-    fn new(
-        context: &'a Context,
-        permit: &'a Permit,
-        mut asked: Asked,
-    ) -> Result<Self, SessionError> {
-        let model = match &asked.saved {
-            Some(saved) => saved_model(&context.models, saved.analysis.model())?,
-            None => find_model(&context.models, &asked.settings.model)?,
-        };
-        let id = asked.settings.session_id.clone().unwrap_or_else(new_session_id);
-        let policy = match &asked.saved {
-            Some(saved) => saved_policy(context, saved)?,
-            None => find_policy(context, &asked.settings.policy, &model)?,
-        };
-        asked.settings.analysis.readings = policy.is_some();
-        Ok(Self { context, permit, asked, id, model, policy })
-    }
-
-    async fn begin(
-        self,
-        outbox: &'a mpsc::Sender<v1::StreamEmotionResponse>,
-    ) -> Result<(Session<'a>, v1::Started), SessionError> {
-        let (mailbox, inbox) = mpsc::channel(MAILBOX);
-        let mailbox = self.policy.is_some().then_some(mailbox);
-        let guard = self.enter(mailbox).await?;
-        let Self { context, permit, asked, id, model, policy } = self;
-        let mut limits = context.limits;
-        limits.max_chunk_bytes = permit.chunk_bytes(limits.max_chunk_bytes);
-        let Asked { config, settings, saved } = asked;
-        let manifest = &model.manifest;
-        let name = manifest.name.clone();
-        let mut started = v1::Started {
-            session_id: id.clone(),
-            config: Some(render::effective_config(&config, &settings, &id, &name)),
-            model: Some(render::model(manifest, context.models.is_default(&name))),
-            limits: Some(render_limits(&limits, context.resuming.as_ref())),
-            policy: policy.as_ref().map(|(policy, escalating)| {
-                render::policy(policy, policy.name() == escalating.default_policy)
-            }),
-            resumed_from: None,
-        };
-        let (analysis, progress, states) = match saved {
-            None => {
-                let no_speech = context.limits.no_speech;
-                let (lanes, how) = (&settings.lanes, &settings.analysis);
-                let analysis = Analysis::new(model.clone(), settings.format, lanes, how, no_speech)
-                    .map_err(AnalysisError::from)?;
-                (analysis, Progress::default(), None)
-            }
-            Some(Saved { analysis, progress, policy, .. }) => {
-                let analysis = Analysis::resume(model.clone(), &analysis).map_err(of_resume)?;
-                started.resumed_from = Some(resume_point(&progress, analysis.position()));
-                (analysis, progress, policy.map(|saved| (saved.watcher, saved.alarm)))
-            }
-        };
-        let trace = SessionTrace::begin(
-            &SessionKind {
-                id: &id,
-                model: &name,
-                policy: policy.as_ref().map(|(policy, _)| policy.name()),
-                encoding: settings.format.encoding.name(),
-                rate_hz: settings.format.rate.hz(),
-                channels: settings.format.channels.get() as u32,
-            },
-            context.limits.stage_interval,
-        );
-        let alarm = policy.map(|(policy, escalating)| {
-            let origin = Origin {
-                tenant: permit.identity().tenant.clone(),
-                session_id: id.clone(),
-                labels: settings.labels.clone(),
-                policy: policy.name().to_owned(),
-                policy_version: policy.version().to_owned(),
-                model: name,
-                model_version: model.manifest.version.clone(),
-            };
-            let recorder = escalating.recorder.clone();
-            match states {
-                None => Ok(Alarm::new(policy, origin, recorder, inbox)),
-                Some(states) => Alarm::resume(policy, states, origin, recorder, inbox)
-                    .map_err(|error| ResumeError::Content(error.to_string())),
-            }
-        });
-        let alarm = alarm.transpose()?;
-        let checkpoints = settings.checkpoint_interval.zip(context.resuming.clone()).map(
-            |(interval, resuming)| {
-                let interval = interval.max(resuming.min_interval);
-                let config = render::config_bytes(&config);
-                Checkpoints {
-                    resuming,
-                    interval,
-                    config,
-                    due: interval + analysis.position().duration(),
-                }
-            },
-        );
-        let session = Session {
-            limits,
-            permit,
-            settings,
-            model,
-            id,
-            paced_from: analysis.position(),
-            analysis,
-            alarm,
-            guard,
-            outbox: Outbox { sender: outbox, limit: context.limits.send_timeout },
-            began: Instant::now(),
-            events: Vec::new(),
-            told: Vec::new(),
-            progress,
-            checkpoints,
-            arrived: None,
-            trace,
-        };
-        Ok((session, started))
-    }
-
-    async fn enter(
-        &self,
-        mailbox: Option<mpsc::Sender<Occurrence>>,
-    ) -> Result<Guard, SessionError> {
-        let caller = self.permit.identity();
-        let entrance = Entrance {
-            key: SessionKey { tenant: caller.tenant.clone(), id: self.id.clone() },
-            identity: caller.name.clone(),
-            model: self.model.manifest.name.clone(),
-            labels: self.asked.settings.labels.clone(),
-            mailbox,
-        };
-        let registry = &self.context.registry;
-        let entered = match &self.asked.saved {
-            None => registry.enter(entrance),
-            Some(_) => registry.take_over(entrance).await,
-        };
-        entered.map_err(|refused| match refused {
-            Refused::Taken => SessionError::IdTaken(self.id.clone()),
-            Refused::Full { limit } => SessionError::Full { limit },
-        })
-    }
-}
-
-async fn read_config(
-    context: &Context,
-    caller: &Identity,
-    source: &mut impl Source,
-) -> Result<Asked, SessionError> {
-    let limit = context.limits.config_timeout.min(context.limits.idle_timeout);
-    // Cancel-safe as in `Session::work`. Who has not begun when the server drains need not begin.
-    let first = tokio::select! {
-        biased;
-        () = context.draining.cancelled() => return Err(SessionError::Draining),
-        first = timeout(limit, source.next()) => first,
-    };
-    let first = first.map_err(|_| SessionError::Idle { limit })?;
-    let config = match first.map_err(source_error)? {
-        Some(v1::StreamEmotionRequest { message: Some(Request::Config(config)) }) => *config,
-        Some(v1::StreamEmotionRequest { message }) => {
-            return Err(SessionError::ConfigMissing { actual: kind(message.as_ref()) });
-        }
-        None => return Err(SessionError::ConfigMissing { actual: "end of stream" }),
-    };
-    if !config.resume_token.is_empty() {
-        return resumed_config(context, caller, config);
-    }
-    let settings = stream_config(&config, &context.defaults).map_err(SessionError::Invalid)?;
-    if settings.checkpoint_interval.is_some() && context.resuming.is_none() {
-        return Err(ResumeError::Off.into());
-    }
-    Ok(Asked { config, settings, saved: None })
-}
-
-/// What a token holds, if it goes with what the client asks for besides.
-fn resumed_config(
-    context: &Context,
-    caller: &Identity,
-    mut asked: v1::StreamConfig,
-) -> Result<Asked, SessionError> {
-    let resuming = context.resuming.as_ref().ok_or(ResumeError::Off)?;
-    let saved = resuming.open(caller, &std::mem::take(&mut asked.resume_token))?;
-    let mut config = config_of(&saved.config)
-        .ok_or_else(|| ResumeError::Content("its configuration cannot be read".to_owned()))?;
-    let id = std::mem::take(&mut asked.session_id);
-    if !id.is_empty() && id != saved.session_id {
-        let problem = format!("is not that of the token's session, {:?}", saved.session_id);
-        return Err(invalid("config.session_id", &problem));
-    }
-    config.session_id.clear();
-    if asked != v1::StreamConfig::default() && asked != config {
-        let problem =
-            "must be as in the stream's first configuration beside a resume_token, or unset";
-        return Err(invalid("config", problem));
-    }
-    config.session_id.clone_from(&saved.session_id);
-    let mut settings = stream_config(&config, &context.defaults).map_err(SessionError::Invalid)?;
-    // The defaults of this server may be others.
-    settings.analysis = saved.analysis.settings().clone();
-    Ok(Asked { config, settings, saved: Some(saved) })
-}
-
-fn saved_model(models: &Models, name: &str) -> Result<Arc<Model>, ResumeError> {
-    models.get(name).cloned().ok_or_else(|| {
-        let known = models.names();
-        ResumeError::Model(format!("there is no model {name:?} here; loaded are {known}"))
-    })
-}
-
-/// The policy that a saved session has.
-fn saved_policy<'a>(
-    context: &'a Context,
-    saved: &Saved,
-) -> Result<Option<(Arc<Policy>, &'a Escalating)>, SessionError> {
-    let Some(policy) = &saved.policy else {
-        return Ok(None);
-    };
-    let escalating = context.escalating.as_ref().ok_or(SessionError::NoStore)?;
-    Ok(Some((policy.policy()?, escalating)))
-}
-
-fn of_resume(error: analysis::ResumeError) -> ResumeError {
-    match error {
-        other @ analysis::ResumeError::OtherModel { .. } => ResumeError::Model(other.to_string()),
-        error @ (analysis::ResumeError::Audio(_) | analysis::ResumeError::Misfit(_)) => {
-            ResumeError::Content(error.to_string())
-        }
-    }
-}
-
-fn resume_point(progress: &Progress, position: SamplePos) -> v1::ResumePoint {
+pub(super) fn resume_point(progress: &Progress, position: SamplePos) -> v1::ResumePoint {
     v1::ResumePoint {
         audio_bytes: progress.bytes,
         position: Some(render::duration(position.duration())),
@@ -547,108 +185,10 @@ fn resume_point(progress: &Progress, position: SamplePos) -> v1::ResumePoint {
     }
 }
 
-fn find_model(models: &Models, name: &str) -> Result<Arc<Model>, SessionError> {
-    models
-        .get(name)
-        .cloned()
-        .ok_or_else(|| SessionError::NoModel { name: name.to_owned(), known: models.names() })
-}
-
-/// The policy that a stream has, checked against what the server allows.
-fn find_policy<'a>(
-    context: &'a Context,
-    choice: &PolicyChoice,
-    model: &Model,
-) -> Result<Option<(Arc<Policy>, &'a Escalating)>, SessionError> {
-    let Some(escalating) = &context.escalating else {
-        return match choice {
-            PolicyChoice::Default => Ok(None),
-            PolicyChoice::Named(_) | PolicyChoice::Inline(_) => Err(SessionError::NoStore),
-        };
-    };
-    let named = |name: &str| {
-        escalating.library.get(name).ok_or_else(|| SessionError::NoPolicy {
-            name: name.to_owned(),
-            known: escalating.library.names(),
-        })
-    };
-    let (policy, field) = match choice {
-        PolicyChoice::Default if escalating.default_policy.is_empty() => return Ok(None),
-        PolicyChoice::Default => (named(&escalating.default_policy)?, "config.policy_name"),
-        PolicyChoice::Named(name) => (named(name)?, "config.policy_name"),
-        PolicyChoice::Inline(text) => (inline_policy(escalating, text)?, "config.policy_yaml"),
-    };
-    if policy.needs_emotions() && model.manifest.labels().is_empty() {
-        let problem = format!(
-            "the policy {} looks at emotions, which the model {} does not tell",
-            policy.name(),
-            model.manifest.name
-        );
-        return Err(invalid(field, &problem));
-    }
-    Ok(Some((policy, escalating)))
-}
-
-fn inline_policy(escalating: &Escalating, text: &str) -> Result<Arc<Policy>, SessionError> {
-    let Some(most) = escalating.inline else {
-        return Err(SessionError::NoInline { known: escalating.library.names() });
-    };
-    let field = "config.policy_yaml";
-    if text.len() > MAX_BYTES {
-        let problem = format!("has {} bytes, at most {MAX_BYTES} are taken", text.len());
-        return Err(invalid(field, &problem));
-    }
-    let policy = Policy::parse(text).map_err(|error| invalid(field, &error.to_string()))?;
-    if let Some(rule) = policy.rules().iter().find(|rule| rule.severity() > most) {
-        let problem = format!(
-            "rule {} is {}, and at most {most} is taken of clients (inline_policy_severity)",
-            rule.name(),
-            rule.severity()
-        );
-        return Err(invalid(field, &problem));
-    }
-    Ok(Arc::new(policy))
-}
-
-fn new_session_id() -> String {
-    // Version 7: sorts by time, so that listings and logs do.
-    uuid::Uuid::now_v7().to_string()
-}
-
-fn source_error(error: SourceError) -> SessionError {
-    match error {
-        SourceError::Vanished(_) => SessionError::Vanished,
-        SourceError::Refused(reason) => SessionError::Transport(reason),
-        SourceError::TooLarge(reason) => SessionError::TooLarge(reason),
-    }
-}
-
-fn kind(message: Option<&Request>) -> &'static str {
-    match message {
-        None => "empty message",
-        Some(Request::Config(_)) => "config",
-        Some(Request::Audio(_)) => "audio",
-        Some(Request::Mark(_)) => "mark",
-        Some(Request::Turn(_)) => "turn",
-        Some(Request::Acknowledge(_)) => "acknowledge",
-    }
-}
-
-fn render_limits(limits: &Limits, resuming: Option<&Resuming>) -> v1::StreamLimits {
-    v1::StreamLimits {
-        max_chunk_bytes: u32::try_from(limits.max_chunk_bytes).unwrap_or(u32::MAX),
-        max_audio: Some(render::duration(limits.max_audio)),
-        idle_timeout: Some(render::duration(limits.idle_timeout)),
-        max_realtime_factor: limits.max_realtime_factor,
-        burst: Some(render::duration(limits.burst)),
-        resume_window: resuming.map(|resuming| render::duration(resuming.window)),
-    }
-}
-
 /// The way to the client.
-struct Outbox<'a> {
-    sender: &'a mpsc::Sender<v1::StreamEmotionResponse>,
-    limit: Duration,
+pub(super) struct Outbox<'a> {
+    pub(super) sender: &'a mpsc::Sender<v1::StreamEmotionResponse>,
+    pub(super) limit: Duration,
 }
 
 impl Outbox<'_> {
@@ -663,37 +203,37 @@ impl Outbox<'_> {
 }
 
 /// How a session is saved now and then.
-struct Checkpoints {
-    resuming: Resuming,
-    interval: Duration,
+pub(super) struct Checkpoints {
+    pub(super) resuming: Resuming,
+    pub(super) interval: Duration,
     /// The client's configuration, encoded.
-    config: Vec<u8>,
+    pub(super) config: Vec<u8>,
     /// The audio at which the next one is.
-    due: Duration,
+    pub(super) due: Duration,
 }
 
-struct Session<'a> {
-    limits: Limits,
-    permit: &'a Permit,
-    settings: StreamSettings,
-    model: Arc<Model>,
-    id: String,
+pub(super) struct Session<'a> {
+    pub(super) limits: Limits,
+    pub(super) permit: &'a Permit,
+    pub(super) settings: StreamSettings,
+    pub(super) model: Arc<Model>,
+    pub(super) id: String,
     /// Audio before this came in another stream.
-    paced_from: SamplePos,
-    analysis: Analysis,
-    alarm: Option<Alarm>,
-    guard: Guard,
-    outbox: Outbox<'a>,
-    began: Instant,
+    pub(super) paced_from: SamplePos,
+    pub(super) analysis: Analysis,
+    pub(super) alarm: Option<Alarm>,
+    pub(super) guard: Guard,
+    pub(super) outbox: Outbox<'a>,
+    pub(super) began: Instant,
     /// Kept for its room.
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
     /// Kept for its room.
-    told: Vec<Told>,
-    progress: Progress,
-    checkpoints: Option<Checkpoints>,
+    pub(super) told: Vec<Told>,
+    pub(super) progress: Progress,
+    pub(super) checkpoints: Option<Checkpoints>,
     /// When the chunk at hand arrived; none is, while the stream is finished.
-    arrived: Option<Instant>,
-    trace: SessionTrace,
+    pub(super) arrived: Option<Instant>,
+    pub(super) trace: SessionTrace,
 }
 
 impl Session<'_> {
@@ -734,7 +274,7 @@ impl Session<'_> {
                     continue;
                 }
             };
-            let Some(request) = next.map_err(source_error)? else {
+            let Some(request) = next.map_err(SessionError::from)? else {
                 self.finish(v1::FinishReason::Client).await?;
                 return Ok(Outcome::Finished);
             };
@@ -1081,7 +621,3 @@ async fn news(alarm: Option<&mut Alarm>) -> News {
 
 /// Bytes of a chunk that are analysed before its events are sent: about a second at 16 kHz.
 const PART_BYTES: usize = 32 * 1024;
-
-fn invalid(field: &'static str, problem: &str) -> SessionError {
-    SessionError::Invalid(vec![Violation { field, problem: problem.to_owned() }])
-}
