@@ -353,6 +353,14 @@ fn a_token_is_made_checked_and_never_in_the_file() {
 }
 
 #[test]
+fn the_example_can_be_used() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/identities.yaml");
+    let output = undertone(&["identities", "check", file]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 4);
+}
+
+#[test]
 fn defaults_say_that_only_this_machine_can_call() {
     let settings = Settings::default();
     assert!(settings.is_local() && !settings.is_guarded() && !settings.has_tls());

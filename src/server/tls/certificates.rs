@@ -292,6 +292,9 @@ fn tell(certificate: Option<&CertificateDer<'_>>) {
     let validity = certificate.validity();
     metrics().certificate_expires(u64::try_from(validity.not_after.timestamp()).unwrap_or(0));
     let (subject, expires) = (certificate.subject(), validity.not_after);
+    if certificate.is_ca() {
+        tracing::error!(%subject, "certificate is an authority's own (CA:TRUE): many clients refuse it");
+    }
     if validity.is_valid() {
         tracing::info!(%subject, %expires, "certificate in force");
     } else {
