@@ -110,6 +110,8 @@ impl From<Status> for Failure {
             .flatten()
             .collect();
         let retry = details.retry_info().and_then(|info| info.retry_delay);
+        // What a server says has no cause on this side.
+        let broke = std::error::Error::source(&status).is_some();
         let remedy = match (retry, status.code()) {
             (Some(Duration::ZERO), _) => Some("try again at once, elsewhere if you can".to_owned()),
             (Some(delay), _) => {
@@ -119,6 +121,9 @@ impl From<Status> for Failure {
             (None, Code::Unauthenticated) => Some(
                 "say who calls: --token-file, UNDERTONE_TOKEN or --client-certificate".to_owned(),
             ),
+            (None, Code::Unknown) if broke => {
+                Some("the connection broke; if the server speaks TLS, write https://".to_owned())
+            }
             (None, Code::Unimplemented) => {
                 Some("this is no Undertone server, or one of another version".to_owned())
             }
@@ -195,6 +200,8 @@ fn remedy(target: &Uri, cause: &str) -> &'static str {
     // What rustls says.
     if cause.contains("UnknownIssuer") {
         "name the authority of its certificate with --ca"
+    } else if cause.contains("CaUsedAsEndEntity") {
+        "the server needs a certificate that is no authority's own (basicConstraints=CA:FALSE)"
     } else if cause.contains("certificate required") || cause.contains("CertificateRequired") {
         "the server wants to know who calls: --client-certificate and --client-key"
     } else if target.scheme_str() == Some("https") {

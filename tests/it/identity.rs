@@ -238,6 +238,7 @@ async fn a_stream_goes_on_when_its_token_expires_and_a_new_call_does_not() {
 async fn a_new_file_is_in_force_and_a_bad_one_is_not() {
     let site = Site::new();
     let server = server(&site, &app("stream")).await;
+    list(&server, Some(TOKEN)).await.unwrap();
     site.write_identities("identities: [{name: 7, }]");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(list(&server, Some(TOKEN)).await.is_ok());
@@ -319,7 +320,7 @@ fn a_server_that_others_reach_without_tls_or_identities_is_refused_at_its_start(
     assert!(code == Some(64) && text.contains("tls_key"), "{text}");
     site.write_identities("identities: [{name: a, roles: [boss]}]");
     let (code, text) = check(&identities);
-    assert!(code == Some(64) && text.contains("line 2, column 33"), "{text}");
+    assert!(code == Some(64) && text.contains("line 2, column 32"), "{text}");
 }
 
 #[test]
@@ -349,6 +350,14 @@ fn a_token_is_made_checked_and_never_in_the_file() {
     let output = undertone(&["identities", "schema"]).output().unwrap();
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(schema["properties"]["schema"]["const"], "undertone.identities/v1");
+}
+
+#[test]
+fn the_example_can_be_used() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/identities.yaml");
+    let output = undertone(&["identities", "check", file]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 4);
 }
 
 #[test]

@@ -140,6 +140,7 @@ async fn a_new_certificate_is_served_to_new_connections_while_a_stream_goes_on()
 async fn a_bad_new_pair_is_refused_and_the_old_one_stays() {
     let site = Site::new();
     let server = Server::with(|settings| site.tls(settings)).await;
+    list(site.connect(server.grpc, None).await.unwrap(), None).await.unwrap();
     let good = site.authority.server();
     for (certificate, key) in [
         // Only half of the swap has happened.

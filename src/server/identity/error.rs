@@ -8,12 +8,12 @@ use crate::identity::Role;
 #[derive(Debug, thiserror::Error)]
 pub enum IdentitiesError {
     /// The file cannot be read.
-    #[error("identities: cannot read {path}: {source}")]
+    #[error("identities: cannot read {path}: {cause}")]
     Read {
         /// The file.
         path: std::path::PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// It is no YAML, or not of the right shape.
     #[error("line {line}, column {column}: {field}: {problem}")]
@@ -42,12 +42,12 @@ pub enum IdentitiesError {
         remedy: String,
     },
     /// The error is in this file.
-    #[error("identities: {path}: {source}")]
+    #[error("identities: {path}: {fault}")]
     In {
         /// The file.
         path: std::path::PathBuf,
         /// What is wrong.
-        source: Box<IdentitiesError>,
+        fault: Box<IdentitiesError>,
     },
 }
 

@@ -54,8 +54,8 @@ impl Gate {
         let known = if settings.has_identities() {
             let path = settings.identities.clone();
             let text = read(&path)?;
-            let identities = Identities::parse(&text, &Environment).map_err(|source| {
-                IdentitiesError::In { path: path.clone(), source: Box::new(source) }
+            let identities = Identities::parse(&text, &Environment).map_err(|fault| {
+                IdentitiesError::In { path: path.clone(), fault: Box::new(fault) }
             })?;
             Some((path, RwLock::new(Known { identities: Arc::new(identities), text })))
         } else {
@@ -220,17 +220,15 @@ impl Gate {
             seen.clone_into(&mut known.text);
             known.identities.clone()
         };
-        let identities =
-            Identities::parse_after(&text?, &Environment, Some(&before)).map_err(|source| {
-                IdentitiesError::In { path: path.clone(), source: Box::new(source) }
-            })?;
+        let identities = Identities::parse_after(&text?, &Environment, Some(&before))
+            .map_err(|fault| IdentitiesError::In { path: path.clone(), fault: Box::new(fault) })?;
         lock().identities = Arc::new(identities);
         Ok(true)
     }
 }
 
 fn read(path: &Path) -> Result<String, IdentitiesError> {
-    Environment.file(path).map_err(|source| IdentitiesError::Read { path: path.to_owned(), source })
+    Environment.file(path).map_err(|cause| IdentitiesError::Read { path: path.to_owned(), cause })
 }
 
 fn identify_certificate(

@@ -31,6 +31,9 @@ mod provider;
 mod roles;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 pub use bearer::bearer;
 pub use error::{IdentitiesError, Refusal};
 pub use gate::Gate;

@@ -22,14 +22,14 @@ const MAX_BYTES: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that cannot be read.
-    #[error("{setting}: cannot read {path}: {source}")]
+    #[error("{setting}: cannot read {path}: {cause}")]
     Read {
         /// The setting that names it.
         setting: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file without what it should hold.
     #[error("{setting}: {path} holds no {wanted} in PEM (-----BEGIN ...)")]
@@ -181,7 +181,7 @@ fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
-        .map_err(|source| TlsError::Read { setting, path: path.to_owned(), source })?;
+        .map_err(|cause| TlsError::Read { setting, path: path.to_owned(), cause })?;
     Ok(bytes)
 }
 
@@ -292,6 +292,9 @@ fn tell(certificate: Option<&CertificateDer<'_>>) {
     let validity = certificate.validity();
     metrics().certificate_expires(u64::try_from(validity.not_after.timestamp()).unwrap_or(0));
     let (subject, expires) = (certificate.subject(), validity.not_after);
+    if certificate.is_ca() {
+        tracing::error!(%subject, "certificate is an authority's own (CA:TRUE): many clients refuse it");
+    }
     if validity.is_valid() {
         tracing::info!(%subject, %expires, "certificate in force");
     } else {
