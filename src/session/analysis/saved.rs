@@ -16,9 +16,9 @@ use crate::session::listener::ListenerState;
 use crate::state::{MAX_COUNT, Misfit};
 use crate::wire::parse::AnalysisSettings;
 
-/// The longest stretch that any setting of an analysis may name, in hops: a minute, several times what a client
-/// or a server may ask for.
-const MAX_HOPS: u64 = 3_750;
+/// The longest stretch that any setting of an analysis may name, in hops: 20 s, twice the longest that a client or a
+/// server may ask for.
+const MAX_HOPS: u64 = 1_250;
 /// The longest time between two estimates that is believed, likewise.
 const MAX_INTERVAL: Duration = Duration::from_mins(1);
 /// The longest time without voice before a warning that is believed.
