@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Analysis, Listening};
 use crate::audio::{AudioError, AudioFormat, IntakeState, Lane};
 use crate::model::{Manifest, Model};
-use crate::session::listener::ListenerState;
+use crate::session::listener::{Listener, ListenerState};
 use crate::state::{MAX_COUNT, Misfit};
 use crate::wire::parse::AnalysisSettings;
 
@@ -116,7 +116,7 @@ impl Analysis {
             settings: self.settings.clone(),
             no_speech: self.no_speech,
             intake: self.intake.state(),
-            listeners: self.listening.listeners.iter().map(|lane| lane.state()).collect(),
+            listeners: self.listening.listeners.iter().map(Listener::state).collect(),
             clipped: self.clipped.clone(),
             warned: self.warned.clone(),
         }
