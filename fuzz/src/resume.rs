@@ -40,7 +40,7 @@ pub fn resume_state(data: &[u8], model: &Arc<Model>) {
     let watcher = Watcher::resume(Arc::clone(&POLICY), &watcher);
     match Analysis::resume(Arc::clone(model), &analysis) {
         Ok(analysis) => {
-            go_on(analysis, watcher.unwrap_or_else(|_| Watcher::new(Arc::clone(&POLICY))))
+            go_on(analysis, watcher.unwrap_or_else(|_| Watcher::new(Arc::clone(&POLICY))));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

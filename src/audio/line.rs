@@ -347,13 +347,12 @@ impl HopLine {
             Misfit::beyond(*clipped, most, "count of clipped samples")?;
             *slot = *clipped;
         }
-        let made = match &mut self.resampler {
-            Some(resampler) => resampler.restore(state.frames, &state.resampler)?,
-            None => {
-                let none = state.resampler.is_empty();
-                Misfit::unless(none, "line", "has a resampler that its rate does not need")?;
-                state.frames
-            }
+        let made = if let Some(resampler) = &mut self.resampler {
+            resampler.restore(state.frames, &state.resampler)?
+        } else {
+            let none = state.resampler.is_empty();
+            Misfit::unless(none, "line", "has a resampler that its rate does not need")?;
+            state.frames
         };
         let over = (made % HOP_SAMPLES as u64) as usize;
         for (lane, saved) in self.ready.iter_mut().zip(&state.ready) {

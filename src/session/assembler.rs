@@ -119,7 +119,7 @@ impl Assembler {
             Input::Step { .. } => heard == state.vectors * width,
             Input::MfccWindow { .. } | Input::WaveformWindow { .. } => {
                 let most = self.input.len();
-                heard == most || (heard < most && heard % width == 0)
+                heard == most || (heard < most && heard.is_multiple_of(width))
             }
         };
         Misfit::unless(fits, PART, "has another length than the model gives it")?;

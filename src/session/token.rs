@@ -28,7 +28,8 @@ use chacha20poly1305::aead::{Aead as _, Generate as _, KeyInit as _, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 
 const MAGIC: &[u8; 4] = b"UTRT";
-/// Of the token, and of what is in it: states of another version cannot be read.
+/// Of the token, and of what is in it: states of another version cannot be read. It goes up with every change of a type
+/// that is part of a session's state.
 const VERSION: u8 = 1;
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;

@@ -116,7 +116,7 @@ proptest! {
 #[test]
 fn a_state_of_another_policy_is_refused() {
     let (_, state) = watch_on(&hold(Some(0.9), 20.0), &[]);
-    for other in [LIVELY.replace("budget: 6", "budget: 0"), one_rule("when: {silence: {for: 2s}}")]
+    for other in [LIVELY.replace("budget: 6", "budget: 1"), one_rule("when: {silence: {for: 2s}}")]
     {
         let policy = Arc::new(Policy::parse(&other).unwrap());
         assert!(Watcher::resume(policy, &state).is_err());

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::{Analysis, Listening};
 use crate::audio::{AudioError, AudioFormat, IntakeState, Lane};
 use crate::model::{Manifest, Model};
-use crate::session::listener::ListenerState;
+use crate::session::listener::{Listener, ListenerState};
 use crate::state::{MAX_COUNT, Misfit};
 use crate::wire::parse::AnalysisSettings;
 
-/// The longest stretch that any setting of an analysis may name, in hops: a minute, several times what a client
-/// or a server may ask for.
-const MAX_HOPS: u64 = 3_750;
+/// The longest stretch that any setting of an analysis may name, in hops: 20 s, twice the longest that a client or a
+/// server may ask for.
+const MAX_HOPS: u64 = 1_250;
 /// The longest time between two estimates that is believed, likewise.
 const MAX_INTERVAL: Duration = Duration::from_mins(1);
 /// The longest time without voice before a warning that is believed.
@@ -116,7 +116,7 @@ impl Analysis {
             settings: self.settings.clone(),
             no_speech: self.no_speech,
             intake: self.intake.state(),
-            listeners: self.listening.listeners.iter().map(|lane| lane.state()).collect(),
+            listeners: self.listening.listeners.iter().map(Listener::state).collect(),
             clipped: self.clipped.clone(),
             warned: self.warned.clone(),
         }
