@@ -9,6 +9,9 @@ cd "$(dirname "$0")/.."
 live=${1:-600}
 seconds=${2:-20}
 undertone=${UNDERTONE_BIN:-target/release/undertone}
+grpc=127.0.0.1:${GRPC_PORT:-50051}
+http=127.0.0.1:${HTTP_PORT:-9464}
+export http
 folder=$(mktemp -d)
 finish() {
     for process in $herd $generator $server; do
@@ -17,38 +20,41 @@ finish() {
     rm -rf "$folder"
 }
 trap finish EXIT
+trap 'exit 1' INT TERM
 server= generator= herd=
 unlimited=
 [ "${3:-}" != off ] || unlimited="--max-load 0 --max-engine-lag 0s --max-worker-delay 0s"
 
 serve() {
     # shellcheck disable=SC2086
-    "$undertone" serve --log warn --escalation-store "" --max-streams 100000 $unlimited &
+    "$undertone" serve --log warn --grpc-address "$grpc" --http-address "$http" --escalation-store "" --max-streams 100000 $unlimited &
     server=$!
-    until python3 -c 'import urllib.request; urllib.request.urlopen("http://127.0.0.1:9464/readyz")' 2>/dev/null; do
+    until python3 -c 'import os, urllib.request; urllib.request.urlopen("http://" + os.environ["http"] + "/readyz")' 2>/dev/null; do
         kill -0 $server
         sleep 0.2
     done
 }
 
 serve
-"$undertone" bench --streams "$live" --seconds "$seconds" --format json >"$folder/alone"
+"$undertone" bench --target "$grpc" --metrics "http://$http/metrics" --streams "$live" --seconds "$seconds" --format json \
+    >"$folder/alone" 2>"$folder/errors" || true
 kill $server && wait $server || true
 
 serve
 # The live ones are measured for as long as the herd starts, settles and is measured.
 herd_starts=$((live * 3 / 250))
-"$undertone" bench --streams "$live" --seconds "$((seconds + herd_starts + 4))" --format json >"$folder/live" 2>"$folder/errors" &
+"$undertone" bench --target "$grpc" --metrics "http://$http/metrics" --streams "$live" \
+    --seconds "$((seconds + herd_starts + 4))" --format json >"$folder/live" 2>>"$folder/errors" &
 generator=$!
 sleep $((live / 250 + 3))
-"$undertone" bench --streams "$((live * 3))" --seconds "$seconds" --metrics none --format json \
+"$undertone" bench --target "$grpc" --metrics none --streams "$((live * 3))" --seconds "$seconds" --format json \
     >"$folder/herd" 2>>"$folder/errors" &
 herd=$!
 wait $herd || true
 wait $generator || true
 herd= generator=
 python3 - "$folder" <<'PYTHON'
-import json, pathlib, sys, urllib.request
+import json, os, pathlib, sys, urllib.request
 
 folder = pathlib.Path(sys.argv[1])
 alone, live, herd = (json.loads((folder / name).read_text()) for name in ("alone", "live", "herd"))
@@ -64,7 +70,7 @@ print(f"live, under overload  {live['streams']} streams: {latency(live)}; {live[
 admitted = herd["streams"] - herd["errors"]
 print(f"herd, admitted        {admitted} of {herd['streams']} streams: {latency(herd)}")
 print(f"herd, refused         {herd['error_reasons']}: {latency(herd, 'refused_ms')}")
-page = urllib.request.urlopen("http://127.0.0.1:9464/metrics").read().decode()
+page = urllib.request.urlopen("http://" + os.environ["http"] + "/metrics").read().decode()
 print(*(line for line in page.splitlines() if line.startswith("undertone_streams_refused_total")), sep="\n")
 PYTHON
 cat "$folder/errors" >&2

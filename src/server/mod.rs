@@ -190,6 +190,8 @@ pub fn admission(settings: &Settings) -> Arc<Admission> {
 /// What HTTP/2 itself leaves a client.
 fn builder(settings: &Settings) -> Server {
     let server = Server::builder()
+        // The last resort, behind the emotion service's own, whose answer says more.
+        .timeout(settings.call_timeout.0 + Duration::from_secs(1))
         .http2_keepalive_interval(Some(settings.keepalive_interval.0))
         .http2_keepalive_timeout(Some(settings.keepalive_timeout.0))
         .max_concurrent_streams(settings.max_streams_per_connection)

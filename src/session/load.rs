@@ -129,30 +129,49 @@ pub struct Load {
     /// With the streams that were open.
     readings: VecDeque<(Reading, usize)>,
     live: usize,
-    /// The pressures that have closed, by [`Pressure::name`].
-    closed: Closed,
+    gates: Gates,
 }
 
-#[derive(Debug, Default)]
-struct Closed {
-    busy: bool,
-    engine_lag: bool,
-    worker_delay: bool,
-    memory: bool,
+/// One limit, and whether it was passed lately.
+#[derive(Debug)]
+struct Gate {
+    /// 0 for none.
+    limit: f64,
+    closed: bool,
 }
 
-/// Whether `value` is over its limit; one that was stays so until it is well under it.
-fn over(value: f64, limit: f64, was: &mut bool) -> bool {
-    let bar = if *was { REOPENS_AT * limit } else { limit };
-    *was = limit > 0.0 && value > bar;
-    *was
+impl Gate {
+    fn new(limit: f64) -> Self {
+        Self { limit, closed: false }
+    }
+
+    /// Whether `value` closes it; once closed it stays so until the value is well under the limit.
+    fn closes(&mut self, value: f64) -> bool {
+        let bar = if self.closed { REOPENS_AT * self.limit } else { self.limit };
+        self.closed = self.limit > 0.0 && value > bar;
+        self.closed
+    }
+}
+
+#[derive(Debug)]
+struct Gates {
+    busy: Gate,
+    engine_lag: Gate,
+    worker_delay: Gate,
+    memory: Gate,
 }
 
 impl Load {
     /// Nothing read and no stream yet.
     pub fn new(limits: LoadLimits) -> Self {
         let readings = VecDeque::with_capacity(KEPT);
-        Self { limits, readings, live: 0, closed: Closed::default() }
+        let gates = Gates {
+            busy: Gate::new(limits.busy),
+            engine_lag: Gate::new(limits.engine_lag.as_secs_f64()),
+            worker_delay: Gate::new(limits.worker_delay.as_secs_f64()),
+            memory: Gate::new(limits.memory as f64),
+        };
+        Self { limits, readings, live: 0, gates }
     }
 
     /// Takes a reading in.
@@ -229,7 +248,7 @@ impl Load {
         let limits = self.limits;
         let resident = self.readings.iter().rev().find_map(|(reading, _)| reading.resident);
         let resident = resident.unwrap_or_default();
-        if over(resident as f64, limits.memory as f64, &mut self.closed.memory) {
+        if self.gates.memory.closes(resident as f64) {
             return Some(Pressure::Memory { resident, limit: limits.memory });
         }
         if self.live < FREE_STREAMS {
@@ -237,17 +256,16 @@ impl Load {
         }
         let lags = self.readings.iter().map(|(reading, _)| reading.engine_lag);
         let lag = lags.max().unwrap_or_default();
-        let limit = limits.engine_lag;
-        if over(lag.as_secs_f64(), limit.as_secs_f64(), &mut self.closed.engine_lag) {
-            return Some(Pressure::EngineLag { lag, limit });
+        if self.gates.engine_lag.closes(lag.as_secs_f64()) {
+            return Some(Pressure::EngineLag { lag, limit: limits.engine_lag });
         }
-        let (delay, limit) = (self.delay(now), limits.worker_delay);
-        if over(delay.as_secs_f64(), limit.as_secs_f64(), &mut self.closed.worker_delay) {
-            return Some(Pressure::WorkerDelay { delay, limit });
+        let delay = self.delay(now);
+        if self.gates.worker_delay.closes(delay.as_secs_f64()) {
+            return Some(Pressure::WorkerDelay { delay, limit: limits.worker_delay });
         }
         let share = self.reckoned();
-        over(share, limits.busy, &mut self.closed.busy)
-            .then_some(Pressure::Busy { share, limit: limits.busy })
+        let closed = self.gates.busy.closes(share);
+        closed.then_some(Pressure::Busy { share, limit: limits.busy })
     }
 }
 

@@ -62,6 +62,7 @@ pub(crate) fn settings() -> Settings {
         engine_max_batch: 8,
         drain_deadline: Span(Duration::from_secs(5)),
         // Tests share the machine, and many servers share this process.
+        config_timeout: Span(Duration::from_secs(60)),
         max_load: 0.0,
         max_engine_lag: Span(Duration::ZERO),
         max_worker_delay: Span(Duration::ZERO),
