@@ -24,7 +24,7 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["rustfft", "pulp"], &["features/"]),
     (&["axum"], &["server/http.rs"]),
     (&["clap", "clap_complete"], &["config.rs", "commands/", "main.rs"]),
-    (&["tower", "http", "http_body"], &["server/calls.rs"]),
+    (&["tower", "http_body"], &["server/calls.rs"]),
     (&["opentelemetry"], &["telemetry.rs", "telemetry/", "server/observe"]),
     (&["tracing_opentelemetry"], &["telemetry/trace.rs", "server/observe"]),
     (&["opentelemetry_sdk"], &["telemetry/trace.rs", "server/observe"]),

@@ -52,7 +52,7 @@ fn a_command_that_nobody_listens_to_ends_quietly() {
         &["completions", "bash"],
         &["delivery", "schema"],
         &["delivery", "check", &file],
-        &["delivery", "sample", &file],
+        &["delivery", "sample", &file, "--sink", "a"],
         &["analyze", "--model", &model, &clips],
         &["analyze", "--format", "json", "--model", &model, &clips],
     ] {
