@@ -153,7 +153,10 @@ impl Keyring {
     pub fn random() -> Result<Self, TokenError> {
         let key = Key::try_generate().map_err(|_| TokenError::Random)?;
         let cipher = XChaCha20Poly1305::new(&key);
-        Ok(Self { first: Sealer { id: "process".to_owned(), cipher }, others: Vec::new() })
+        let id = u32::try_generate().map_err(|_| TokenError::Random)?;
+        // Another process must see that it is not its own.
+        let id = format!("process-{id:08x}");
+        Ok(Self { first: Sealer { id, cipher }, others: Vec::new() })
     }
 
     /// The ids of its keys, the one that seals first.

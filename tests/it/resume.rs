@@ -17,8 +17,8 @@ use crate::process::{Process, undertone};
 use crate::resumer::{Heard, Speech, To, as_one_stream, talk};
 use crate::signal::{Noise, encode, speech, wav};
 use crate::support::{
-    Answer, PLAIN, Server, Talk, assert_error, assert_same, audio, channel, chunks, duration, ms,
-    seconds, stream, until,
+    Answer, Client, PLAIN, Server, Talk, assert_error, assert_same, audio, channel, chunks,
+    duration, ms, seconds, stream, until,
 };
 
 on_both! {
@@ -73,6 +73,32 @@ fn data() -> Vec<u8> {
     encode(&samples, PLAIN.encoding)
 }
 
+/// The wire between a client and a server.
+struct Wire(tokio::task::JoinHandle<()>);
+
+impl Wire {
+    /// A client that half-closes has ended its stream; one whose wire is cut has not.
+    async fn cut(self) {
+        self.0.abort();
+        // The sockets are closed when it has ended.
+        let _ = self.0.await;
+    }
+}
+
+/// A stream over a wire that can be cut.
+async fn cut_off(server: &Server, config: v1::StreamConfig) -> (Wire, Talk) {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let (address, target) = (listener.local_addr().unwrap(), server.grpc);
+    let wire = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = tokio::net::TcpStream::connect(target).await.unwrap();
+        // Whichever end goes first is not the test's.
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    });
+    let client = Client::new(channel(address).await);
+    (Wire(wire), Talk::open(&client, config).await)
+}
+
 /// Replicas: they share the store and the keys.
 struct Replicas {
     folder: tempfile::TempDir,
@@ -106,7 +132,8 @@ impl Replicas {
 /// What one stream without a break hears.
 async fn uninterrupted() -> Answer {
     let place = Place::new(Database::Sqlite).await;
-    let server = Replicas::new(&place).serve().await;
+    let replicas = Replicas::new(&place);
+    let server = replicas.serve().await;
     stream(&server.client().await, config(), chunks(&data(), 3_200)).await.fine()
 }
 
@@ -174,7 +201,7 @@ async fn a_stream_that_lost_its_connection_goes_on_elsewhere(place: &Place) {
     let data = data();
     // In the middle of a silence, with both rules in force.
     let (said, unsaid) = data.split_at(data.len() / 2 / 3_200 * 3_200);
-    let mut broken = Talk::open(&first.client().await, config()).await;
+    let (wire, mut broken) = cut_off(&first, config()).await;
     for request in chunks(said, 3_200) {
         broken.say(request).await;
     }
@@ -197,7 +224,7 @@ async fn a_stream_that_lost_its_connection_goes_on_elsewhere(place: &Place) {
     let point = checkpoint.point.unwrap();
     assert!(seconds(checkpoint.valid_for) > 100.0);
     heard.truncate(kept);
-    drop(broken);
+    wire.cut().await;
     until("the session has gone", async || first.sessions().await.is_empty()).await;
     let second = if place.kind == Database::Sqlite {
         first.stop().await.unwrap();
@@ -222,8 +249,9 @@ async fn a_stream_that_lost_its_connection_goes_on_elsewhere(place: &Place) {
 }
 
 async fn a_session_nobody_goes_on_with_has_ended(place: &Place) {
-    let server = Replicas::new(place).serve_with(Duration::from_secs(1)).await;
-    let mut talk = Talk::open(&server.client().await, config()).await;
+    let replicas = Replicas::new(place);
+    let server = replicas.serve_with(Duration::from_secs(1)).await;
+    let (wire, mut talk) = cut_off(&server, config()).await;
     for request in chunks(&encode(&vec![0.0; 40_000], PLAIN.encoding), 3_200) {
         talk.say(request).await;
     }
@@ -237,7 +265,7 @@ async fn a_session_nobody_goes_on_with_has_ended(place: &Place) {
     let in_force =
         |all: &[v1::Escalation]| all.iter().filter(|e| e.session_ended_at.is_none()).count();
     assert_eq!(in_force(&escalations(server.grpc).await), 2);
-    drop(talk);
+    wire.cut().await;
     until("both have ended", async || in_force(&escalations(server.grpc).await) == 0).await;
     for escalation in escalations(server.grpc).await {
         let history = history(server.grpc, &escalation.id).await;
@@ -249,8 +277,9 @@ async fn a_session_nobody_goes_on_with_has_ended(place: &Place) {
 }
 
 async fn an_acknowledgement_between_two_streams_is_told_in_the_second(place: &Place) {
-    let server = Replicas::new(place).serve().await;
-    let mut talk = Talk::open(&server.client().await, config()).await;
+    let replicas = Replicas::new(place);
+    let server = replicas.serve().await;
+    let (wire, mut talk) = cut_off(&server, config()).await;
     for request in chunks(&encode(&vec![0.0; 80_000], PLAIN.encoding), 3_200) {
         talk.say(request).await;
     }
@@ -263,7 +292,7 @@ async fn an_acknowledgement_between_two_streams_is_told_in_the_second(place: &Pl
             checkpoint = Some(one);
         }
     }
-    drop(talk);
+    wire.cut().await;
     until("the session has gone", async || server.sessions().await.is_empty()).await;
     let quiet = escalations(server.grpc).await.into_iter().find(|e| e.rule == "quiet").unwrap();
     let mut service = EscalationServiceClient::new(channel(server.grpc).await);
@@ -421,7 +450,7 @@ async fn the_stream_command_goes_on_over_killed_and_drained_servers() {
         process = Process::start(&args).await;
     }
     let (heard, said) = streaming.await.unwrap();
-    assert_eq!(said.matches("going on with the stream").count(), 2, "{said}");
+    assert!(said.matches("going on with the stream").count() >= 2, "{said}");
     let estimates = |events: &[serde_json::Value]| {
         let estimates = events.iter().filter(|event| event["event"] == "estimate");
         estimates.map(|event| (event["end"].clone(), event["emotion"].clone())).collect::<Vec<_>>()
