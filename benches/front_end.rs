@@ -5,7 +5,12 @@
 //! rates. `front_end_vs_librosa.py` compares it with librosa on the same audio; for that, `front_end --repeat N FILE` takes a file of 32-bit floats
 //! (little-endian, 16 kHz, mono) N times through log-mel, reference and 40 MFCCs, and prints the last
 //! coefficient.
-#![allow(missing_docs, clippy::expect_used, reason = "a measurement, not a library")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a measurement, not a library"
+)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

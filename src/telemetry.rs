@@ -158,7 +158,7 @@ pub struct Outstanding {
 impl Metrics {
     /// What alerts wait for stands at 0 from the start: the first increase of a series that was not there is
     /// none to Prometheus.
-    fn from_zero(self) -> Self {
+    fn at_zero(self) -> Self {
         self.escalations_lost.add(0, &[]);
         self.suppressed.add(0, &[]);
         self.refused.add(0, &[KeyValue::new("reason", "full")]);
@@ -371,7 +371,7 @@ impl Metrics {
 /// [`crate::server::observe`].
 pub fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
-    METRICS.get_or_init(|| Metrics::new(&opentelemetry::global::meter("undertone")).from_zero())
+    METRICS.get_or_init(|| Metrics::new(&opentelemetry::global::meter("undertone")).at_zero())
 }
 
 /// All that is measured, in the order of `docs/telemetry.md`.

@@ -75,8 +75,8 @@ impl<W: Write> Write for Out<W> {
 /// Whether a command failed only because nobody reads its output any more.
 pub(super) fn reader_gone(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inner.is_some_and(|inner| inner.is::<ReaderGone>())
+        let error = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        error.and_then(|inner| inner.downcast_ref::<ReaderGone>()).is_some()
     })
 }
 

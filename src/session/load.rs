@@ -9,8 +9,8 @@
 //!
 //! Always:
 //! 1. What was closed by a pressure opens only when it has fallen below nine tenths of its limit
-//!    ([`REOPENS_AT`]), so that it does not flap.
-//! 2. With fewer than [`FREE_STREAMS`] streams only memory closes: so few are not what loads the machine,
+//!    (`REOPENS_AT`), so that it does not flap.
+//! 2. With fewer than `FREE_STREAMS` streams only memory closes: so few are not what loads the machine,
 //!    and to refuse them would relieve nobody.
 
 use std::collections::VecDeque;

@@ -38,7 +38,7 @@ impl Stage {
 /// What was measured.
 #[derive(Debug)]
 pub struct Laps {
-    laps: Vec<(Stage, Instant, Duration)>,
+    parts: Vec<(Stage, Instant, Duration)>,
     began: Instant,
     ended: Instant,
     /// The wall clock at `began`.
@@ -48,7 +48,7 @@ pub struct Laps {
 impl Laps {
     fn new() -> Self {
         let now = Instant::now();
-        Self { laps: Vec::new(), began: now, ended: now, wall: SystemTime::now() }
+        Self { parts: Vec::new(), began: now, ended: now, wall: SystemTime::now() }
     }
 
     fn wall(&self, at: Instant) -> SystemTime {
@@ -67,7 +67,7 @@ impl Laps {
 
     /// Stages with their beginnings and ends, in the order of their ends.
     pub fn iter(&self) -> impl Iterator<Item = (Stage, SystemTime, SystemTime)> {
-        self.laps.iter().map(|(stage, began, took)| {
+        self.parts.iter().map(|(stage, began, took)| {
             let from = self.wall(*began);
             (*stage, from, from + *took)
         })
@@ -112,8 +112,8 @@ fn lap(stage: Stage, began: Instant, took: Duration) {
     // Outside of `timed` there is nothing to note it in.
     let _ = STOPWATCH.try_with(|laps| {
         let mut laps = laps.borrow_mut();
-        if laps.laps.len() < LAPS {
-            laps.laps.push((stage, began, took));
+        if laps.parts.len() < LAPS {
+            laps.parts.push((stage, began, took));
         }
     });
 }

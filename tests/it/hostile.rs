@@ -349,3 +349,14 @@ async fn half_closed_calls_without_a_message_are_answered() {
     assert_eq!(seen.ended.len(), 3, "{seen:?}");
     siege.lift().await;
 }
+
+#[tokio::test]
+async fn a_connection_of_age_takes_no_new_streams_and_ends_none() {
+    let siege = Siege::lay(&["--max-connection-age", "1s"]).await;
+    let mut raw = Raw::greet(siege.process.grpc).await;
+    // The honest stream is on a connection as old, and goes on until it is told to end.
+    let seen = raw.watch(SOON, |seen| seen.goaway.is_some()).await;
+    assert_eq!(seen.goaway, Some(0), "{seen:?}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    siege.lift().await;
+}
