@@ -55,7 +55,8 @@ impl Doors {
         };
         let max_clips = settings.max_clips as usize + settings.max_clips_waiting as usize;
         Self {
-            narrow: door(settings.max_chunk_bytes),
+            // A stream may begin with a resume token.
+            narrow: door(settings.max_chunk_bytes.max(settings.max_resume_token_bytes)),
             wide: door(settings.max_clip_bytes),
             clips: Arc::new(Semaphore::new(max_clips)),
             max_clips,

@@ -52,6 +52,10 @@ pub(crate) fn as_one_stream(answer: &Answer) -> Told {
                 escalation.raised_at = None;
                 escalation.updated_at = None;
                 escalation.cleared_at = None;
+                // Whether, not when.
+                if let Some(ended) = &mut escalation.session_ended_at {
+                    *ended = prost_types::Timestamp::default();
+                }
                 round(escalation);
             }
             true

@@ -67,7 +67,8 @@ async fn caller(
 pub(super) async fn whole() -> Vec<crate::support::Told> {
     let place = Place::new(Kind::Sqlite).await;
     let receiver = Receiver::start(Temper::Good, 1).await;
-    let process = Site::with_webhook(&place.url, receiver.address).serve(&[]).await;
+    let site = Site::with_webhook(&place.url, receiver.address);
+    let process = site.serve(&[]).await;
     let mut whole = Vec::new();
     for which in 0..CALLS.len() {
         let speech = speech(which, &format!("whole-{which}"), Duration::ZERO);
