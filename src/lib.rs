@@ -20,7 +20,7 @@
 //! | [`wire`] | the protocol: generated code, parsing, rendering (prost) |
 //! | [`session`] | one actor per stream; whole clips through the same path |
 //! | [`config`] | flags, environment, file -> settings |
-//! | [`server`] | gRPC, HTTP, errors, draining (tonic, axum) |
+//! | [`server`] | gRPC, HTTP, who calls, TLS, errors, draining (tonic, axum, rustls) |
 //! | [`report`] | self-contained HTML: tables, charts, pictures (maud, png) |
 //! | [`corpus`] | the four corpora: labels, manifests, features for training |
 //! | [`evaluation`] | the honest judge of models: clips through the serving path, figures |
@@ -43,6 +43,7 @@
 //! - **escalation**: a rule in force on a channel, from its onset on; kept and delivered.
 //! - **occurrence**: one thing that happens to an escalation; numbered, and delivered under its own id.
 //! - **sink**: where occurrences are delivered.
+//! - **identity**: who calls, with a **tenant** (whose sessions and escalations), **roles** and a **quota**.
 //!
 //! # Invariants
 //! 1. What comes out depends on the audio alone: features to the bit, events and estimates for any

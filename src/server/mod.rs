@@ -8,6 +8,7 @@ mod calls;
 mod census;
 pub mod connections;
 mod doors;
+mod entrance;
 mod escalations;
 mod http;
 pub mod identity;
@@ -44,14 +45,15 @@ use crate::wire::v1::escalation_service_server::EscalationServiceServer;
 
 use connections::Connections;
 use doors::Doors;
+pub use entrance::Entrance;
 use escalations::Escalations;
-use identity::{Gate, GateLayer, IdentitiesError};
+use identity::{GateLayer, IdentitiesError};
 pub use keys::keyring;
 use load::Patient;
 pub use observe::Observer;
 pub use service::Service;
 pub use tls::TlsError;
-use tls::{Handshakes, Port, Reload, Tls};
+use tls::{Handshakes, Port};
 
 /// Why the server ends badly.
 #[derive(Debug, thiserror::Error)]
@@ -287,67 +289,6 @@ impl Prepared {
     }
 }
 
-/// Who may call and over what, checked but not served.
-#[derive(Debug)]
-pub struct Entrance {
-    tls: Option<Arc<Tls>>,
-    gate: Arc<Gate>,
-}
-
-impl Entrance {
-    /// Reads certificates and identities.
-    ///
-    /// # Errors
-    /// [`ServeError`] with the setting's name.
-    pub fn new(settings: &Settings) -> Result<Self, ServeError> {
-        Ok(Self { tls: Tls::open(settings)?, gate: Gate::open(settings)? })
-    }
-
-    /// Says who can call, where that may surprise.
-    fn tell(&self, settings: &Settings) {
-        let everybody = !settings.is_guarded();
-        if settings.is_local() {
-            if everybody {
-                tracing::info!(
-                    "only this machine can call, without saying who: no identities are configured"
-                );
-            }
-        } else if settings.insecure && (everybody || self.tls.is_none()) {
-            tracing::warn!(
-                tls = self.tls.is_some(),
-                identities = settings.is_guarded(),
-                "insecure: other machines can call without TLS, without saying who, or both"
-            );
-        }
-    }
-
-    /// Looks at the files on `tasks` until `background` ends.
-    fn keep(&self, settings: &Settings, background: &CancellationToken, tasks: &TaskTracker) {
-        tasks.spawn(self.gate.clone().keep(background.clone()));
-        if let Some(tls) = &self.tls {
-            let pause = settings.tls_reload.0;
-            tasks.spawn(reload_certificates(tls.clone(), pause, background.clone()));
-        }
-    }
-
-    fn http(&self, listener: TcpListener, settings: &Settings) -> http::Incoming {
-        match &self.tls {
-            Some(tls) if settings.has_http_tls() => {
-                let tls = tls.clone();
-                let connections = Connections::new(settings);
-                http::Incoming::Tls(Handshakes::new(
-                    listener,
-                    tls,
-                    Port::Http,
-                    connections,
-                    settings,
-                ))
-            }
-            Some(_) | None => http::Incoming::Plain(listener),
-        }
-    }
-}
-
 /// Serves on `sockets` until `stop` is cancelled (a clean end) or an engine dies.
 ///
 /// # Errors
@@ -562,23 +503,6 @@ async fn reload_policies(library: Arc<Library>, pause: Duration, stop: Cancellat
 #[allow(clippy::result_large_err, reason = "tonic's own type")]
 fn caller(extensions: &tonic::Extensions) -> Result<Arc<Identity>, tonic::Status> {
     extensions.get::<Arc<Identity>>().cloned().ok_or_else(status::no_identity)
-}
-
-/// Looks at the files of TLS every `pause`.
-async fn reload_certificates(tls: Arc<Tls>, pause: Duration, stop: CancellationToken) {
-    // Cut off while it waits: a look at the files blocks and ends.
-    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-        let looked = tls.clone();
-        match tokio::task::spawn_blocking(move || looked.reload()).await {
-            Ok(Reload::Same) => {}
-            Ok(Reload::Changed) => metrics().secret_reload("certificates", "changed"),
-            Ok(Reload::Refused(error)) => {
-                metrics().secret_reload("certificates", "refused");
-                tracing::error!(%error, "certificates refused; those before stay in force");
-            }
-            Err(_) => return,
-        }
-    }
 }
 
 fn flatten(

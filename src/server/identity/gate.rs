@@ -26,6 +26,9 @@ use crate::escalation::sinks::Secrets as _;
 use crate::identity::Identity;
 use crate::telemetry::metrics;
 
+/// Most characters of what a client sent that a refusal repeats.
+const MAX_ECHO: usize = 300;
+
 /// Says who calls.
 #[derive(Debug)]
 pub struct Gate {
@@ -91,7 +94,7 @@ impl Gate {
         certificate: Option<&[u8]>,
     ) -> Result<Option<Arc<Identity>>, Refusal> {
         let access =
-            roles::needed(path).ok_or_else(|| Refusal::UnknownMethod { path: path.to_owned() })?;
+            roles::needed(path).ok_or_else(|| Refusal::UnknownMethod { path: shortened(path) })?;
         if access == Access::Anybody {
             return Ok(None);
         }
@@ -227,6 +230,11 @@ impl Gate {
     }
 }
 
+/// What a client sent, no longer than a header of an answer may be.
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_ECHO).collect()
+}
+
 fn read(path: &Path) -> Result<String, IdentitiesError> {
     Environment.file(path).map_err(|cause| IdentitiesError::Read { path: path.to_owned(), cause })
 }
@@ -239,7 +247,8 @@ fn identify_certificate(
     let found = names.iter().find_map(|name| identities.certificates.get(name));
     found.cloned().ok_or_else(|| {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+        let names =
+            if names.is_empty() { "nobody".to_owned() } else { shortened(&names.join(", ")) };
         Refusal::CertificateUnknown { names }
     })
 }

@@ -67,7 +67,7 @@ fn a_fault_names_its_place_its_field_and_what_to_do() {
     let two = "identities: [{name: a, roles: [], tokens: [{hash: HASH}]}, ";
     for (text, place, words) in [
         ("identities: 7", "line 2, column 13: identities", "sequence"),
-        ("identities: [{name: a}]", "line 2, column 14: identities[0]", "roles"),
+        ("identities: [{name: a}]", "line 2, column 15: identities[0].name", "roles"),
         ("identities: [{name: a, roles: []}]", "identities[0]", "nothing proves"),
         ("identities: [{name: a b, roles: []}]", "column 21: identities[0].name", "A-Z a-z"),
         ("identities: [{name: a, roles: [root]}]", "identities[0].roles[0]", "acknowledge"),

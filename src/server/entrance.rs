@@ -1,0 +1,93 @@
+//! Who may call and over what, for both ports: read before anything listens, and again while it serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connections::Connections;
+use super::identity::Gate;
+use super::tls::{Handshakes, Port, Reload, Tls};
+use super::{ServeError, http};
+use crate::config::Settings;
+use crate::telemetry::metrics;
+
+/// Who may call and over what, checked but not served.
+#[derive(Debug)]
+pub struct Entrance {
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) gate: Arc<Gate>,
+}
+
+impl Entrance {
+    /// Reads certificates and identities.
+    ///
+    /// # Errors
+    /// [`ServeError`] with the setting's name.
+    pub fn new(settings: &Settings) -> Result<Self, ServeError> {
+        Ok(Self { tls: Tls::open(settings)?, gate: Gate::open(settings)? })
+    }
+
+    /// Says who can call, where that may surprise.
+    pub(super) fn tell(&self, settings: &Settings) {
+        let everybody = !settings.is_guarded();
+        if settings.is_local() {
+            if everybody {
+                tracing::info!(
+                    "only this machine can call, without saying who: no identities are configured"
+                );
+            }
+        } else if settings.insecure && (everybody || self.tls.is_none()) {
+            tracing::warn!(
+                tls = self.tls.is_some(),
+                identities = settings.is_guarded(),
+                "insecure: other machines can call without TLS, without saying who, or both"
+            );
+        }
+    }
+
+    /// Looks at the files on `tasks` until `background` ends.
+    pub(super) fn keep(
+        &self,
+        settings: &Settings,
+        background: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
+        tasks.spawn(self.gate.clone().keep(background.clone()));
+        if let Some(tls) = &self.tls {
+            let pause = settings.tls_reload.0;
+            tasks.spawn(reload_certificates(tls.clone(), pause, background.clone()));
+        }
+    }
+
+    pub(super) fn http(&self, listener: TcpListener, settings: &Settings) -> http::Incoming {
+        match &self.tls {
+            Some(tls) if settings.has_http_tls() => {
+                let tls = tls.clone();
+                let connections = Connections::new(settings);
+                let port = Port::Http;
+                http::Incoming::Tls(Handshakes::new(listener, tls, port, connections, settings))
+            }
+            Some(_) | None => http::Incoming::Plain(listener),
+        }
+    }
+}
+
+/// Looks at the files of TLS every `pause`.
+async fn reload_certificates(tls: Arc<Tls>, pause: Duration, stop: CancellationToken) {
+    // Cut off while it waits: a look at the files blocks and ends.
+    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        let looked = tls.clone();
+        match tokio::task::spawn_blocking(move || looked.reload()).await {
+            Ok(Reload::Same) => {}
+            Ok(Reload::Changed) => metrics().secret_reload("certificates", "changed"),
+            Ok(Reload::Refused(error)) => {
+                metrics().secret_reload("certificates", "refused");
+                tracing::error!(%error, "certificates refused; those before stay in force");
+            }
+            Err(_) => return,
+        }
+    }
+}
