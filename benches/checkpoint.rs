@@ -4,7 +4,6 @@
 //! default model; sizes are printed first, in the middle of an utterance and in a pause.
 #![allow(missing_docs, clippy::expect_used, reason = "a measurement, not a library")]
 
-use std::f64::consts::TAU;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +19,22 @@ use undertone::units::{ChannelCount, SampleRate};
 use undertone::wire::event::Event;
 use undertone::wire::parse::{Defaults, default_analysis};
 
+#[path = "../tests/it/signal.rs"]
+#[allow(
+    dead_code,
+    clippy::indexing_slicing,
+    clippy::manual_midpoint,
+    reason = "shared with the tests, which use all of it and allow the rest"
+)]
+mod signal;
+
+use signal::{encode, speech};
+
 /// Largest token here, bytes.
 const LIMIT: usize = 1 << 20;
-/// A phrase and the pause behind it, seconds.
-const PHRASE_S: f64 = 2.5;
-const PAUSE_S: f64 = 1.0;
-/// Ten minutes, to the middle of the last phrase.
-const SECONDS: f64 = 170.0 * (PHRASE_S + PAUSE_S) + PHRASE_S / 2.0;
-
-/// How long before lies a pause, long enough that the utterance has ended, seconds.
-const PAUSED_S: f64 = 1.4;
+/// Ten minutes, to the middle of a phrase of [`speech`], and a moment in a pause behind it when its utterance has ended.
+const SPEAKING_S: f64 = 598.8;
+const SILENT_S: f64 = 600.2;
 
 /// One stream after ten minutes.
 struct Stream {
@@ -63,14 +68,11 @@ impl Stream {
             .expect("lanes of the format");
         let mut watcher = Watcher::new(Arc::clone(&policy));
         let (mut events, mut decisions) = (Vec::new(), Vec::new());
-        let frames = (seconds * f64::from(rate_hz)) as usize;
-        for first in (0..frames).step_by(rate_hz as usize) {
-            let until = frames.min(first + rate_hz as usize);
-            let bytes: Vec<u8> = (first..until)
-                .flat_map(|n| {
-                    voice(n as f64 / f64::from(rate_hz)).to_le_bytes().repeat(channels as usize)
-                })
-                .collect();
+        let voice = speech(1, seconds, rate_hz);
+        for second in voice.chunks(rate_hz as usize) {
+            let samples: Vec<f32> =
+                second.iter().flat_map(|x| std::iter::repeat_n(*x, channels as usize)).collect();
+            let bytes = encode(&samples, Encoding::Linear16);
             runtime.block_on(analysis.push(&bytes, &mut events)).expect("samples are taken");
             for event in events.drain(..) {
                 if let Event::Reading(reading) = event {
@@ -113,17 +115,6 @@ impl Stream {
     }
 }
 
-/// A sample of syllables on a gliding pitch, with pauses.
-fn voice(seconds: f64) -> i16 {
-    if seconds.rem_euclid(PHRASE_S + PAUSE_S) > PHRASE_S {
-        return 0;
-    }
-    let pitch = 150.0 * seconds + 9.0 * (TAU * 0.6 * seconds).sin();
-    let tone: f64 = (1..=18).map(|k| (TAU * f64::from(k) * pitch).sin() / f64::from(k)).sum();
-    let syllable = (TAU / 2.0 * 4.0 * seconds).sin().abs();
-    (8_000.0 * syllable * tone) as i16
-}
-
 fn checkpoints(criterion: &mut Criterion) {
     for (name, rate_hz, channels) in [
         ("mono_16k", 16_000, 1),
@@ -131,8 +122,8 @@ fn checkpoints(criterion: &mut Criterion) {
         ("mono_11025", 11_025, 1),
         ("eight_16k", 16_000, 8),
     ] {
-        Stream::heard(name, rate_hz, channels, SECONDS - PAUSED_S).print("in a pause");
-        let stream = Stream::heard(name, rate_hz, channels, SECONDS);
+        Stream::heard(name, rate_hz, channels, SILENT_S).print("in a pause");
+        let stream = Stream::heard(name, rate_hz, channels, SPEAKING_S);
         stream.print("in an utterance");
         let token = stream.checkpoint();
         let mut group = criterion.benchmark_group(name);
