@@ -1,9 +1,9 @@
 //! What commands say, on standard output and standard error, where the reader may have gone.
 //!
 //! `undertone policy list | head -1` closes the pipe after a line. `println!` panics then. Here:
-//! - [`tell!`] drops what nobody reads any more, and the command goes on: it may have files to write;
+//! - `tell!` drops what nobody reads any more, and the command goes on: it may have files to write;
 //! - [`stdout`] is for what would go on for long: a write fails, and the command ends quietly, with 0;
-//! - [`complain!`] never fails.
+//! - `complain!` never fails.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -28,7 +28,7 @@ macro_rules! complain {
     ($($text:tt)*) => { $crate::commands::output::complaint(format_args!($($text)*), "\n") };
 }
 
-/// As [`tell!`] and [`put!`] do.
+/// As `tell!` and `put!` do.
 ///
 /// # Errors
 /// If it can be written neither to a reader nor to nobody, such as to a full disk.
@@ -40,7 +40,7 @@ pub(super) fn say(text: fmt::Arguments<'_>, end: &str) -> io::Result<()> {
     }
 }
 
-/// As [`complain!`] does.
+/// As `complain!` does.
 pub(super) fn complaint(text: fmt::Arguments<'_>, end: &str) {
     // There is nowhere left to say that it could not be said.
     let mut out = io::stderr().lock();
