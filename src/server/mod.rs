@@ -348,9 +348,10 @@ pub async fn run(
     let closing = CancellationToken::new();
     let grpc = builder(settings)
         .layer(tonic_web::GrpcWebLayer::new())
-        .layer(GateLayer::new(entrance.gate.clone()))
         // Inside of it: the trailers are still trailers there.
         .layer(calls::Calls)
+        // Inside of that: who is refused has called, too.
+        .layer(GateLayer::new(entrance.gate.clone()))
         .add_service(health_service)
         .add_service(Doors::new(service, settings))
         .add_optional_service(escalations)

@@ -486,6 +486,10 @@ pub(crate) fn told(answer: &Answer) -> Told {
         match &mut response {
             Response::Started(started) => {
                 started.session_id.clear();
+                // Sessions without a network have no keys.
+                if let Some(limits) = &mut started.limits {
+                    limits.resume_window = None;
+                }
                 if let Some(config) = &mut started.config {
                     config.session_id.clear();
                 }
