@@ -2,7 +2,12 @@
 //!
 //! `cargo bench --bench checkpoint`. Ten minutes of syllables and pauses, watched by the policy `care-call`, with the
 //! default model; sizes are printed first, in the middle of an utterance and in a pause.
-#![allow(missing_docs, clippy::expect_used, reason = "a measurement, not a library")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a measurement, not a library"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;

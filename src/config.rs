@@ -488,9 +488,20 @@ fn read_file(path: &Path) -> Result<Typed, ConfigError> {
         .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
 }
 
+fn refused<T>(key: &'static str, problem: String) -> Result<T, ConfigError> {
+    Err(ConfigError::Value { key, problem })
+}
+
 impl Settings {
     fn check(&self) -> Result<(), ConfigError> {
-        let refuse = |key, problem: String| Err(ConfigError::Value { key, problem });
+        self.check_counts()?;
+        self.check_shares()?;
+        self.check_spans()?;
+        self.check_telemetry()?;
+        self.check_exposure()
+    }
+
+    fn check_counts(&self) -> Result<(), ConfigError> {
         for (key, value, min, max) in [
             ("max_streams", self.max_streams, 1, 1 << 20),
             ("max_chunk_bytes", self.max_chunk_bytes, 64, 64 << 20),
@@ -511,9 +522,13 @@ impl Settings {
             ("max_handshakes", self.max_handshakes, 1, 1 << 16),
         ] {
             if !(min..=max).contains(&value) {
-                return refuse(key, format!("must be {min} to {max}, not {value}"));
+                return refused(key, format!("must be {min} to {max}, not {value}"));
             }
         }
+        Ok(())
+    }
+
+    fn check_shares(&self) -> Result<(), ConfigError> {
         for (key, value) in [
             ("voice_on", self.voice_on),
             ("voice_off", self.voice_off),
@@ -521,22 +536,26 @@ impl Settings {
             ("carry", self.carry),
         ] {
             if !(0.0..=1.0).contains(&value) {
-                return refuse(key, format!("must be 0 to 1, not {value}"));
+                return refused(key, format!("must be 0 to 1, not {value}"));
             }
         }
         if self.voice_off > self.voice_on {
             let on = self.voice_on;
-            return refuse("voice_off", format!("must be at most voice_on, which is {on}"));
+            return refused("voice_off", format!("must be at most voice_on, which is {on}"));
         }
         if !(0.0..=1.0).contains(&self.max_load) {
-            return refuse("max_load", "must be 0 (no limit) to 1".to_owned());
+            return refused("max_load", "must be 0 (no limit) to 1".to_owned());
         }
         if !(self.max_realtime_factor == 0.0 || self.max_realtime_factor >= 1.0) {
-            return refuse("max_realtime_factor", "must be 0 (no limit) or at least 1".to_owned());
+            return refused("max_realtime_factor", "must be 0 (no limit) or at least 1".to_owned());
         }
+        Ok(())
+    }
+
+    fn check_spans(&self) -> Result<(), ConfigError> {
         let window = self.resume_window.0;
         if !window.is_zero() && window < Duration::from_secs(1) {
-            return refuse(
+            return refused(
                 "resume_window",
                 "must be 0s (no checkpoints) or at least 1s".to_owned(),
             );
@@ -610,22 +629,25 @@ impl Settings {
         ] {
             if !(min..=max).contains(&span.0) {
                 let (min, max) = (Span(min), Span(max));
-                return refuse(key, format!("must be {min} to {max}, not {span}"));
+                return refused(key, format!("must be {min} to {max}, not {span}"));
             }
         }
+        Ok(())
+    }
+
+    fn check_telemetry(&self) -> Result<(), ConfigError> {
         if !(0.0..=1.0).contains(&self.trace_ratio) {
-            return refuse("trace_ratio", format!("must be 0 to 1, not {}", self.trace_ratio));
+            return refused("trace_ratio", format!("must be 0 to 1, not {}", self.trace_ratio));
         }
         let endpoint = &self.otlp_endpoint;
         if !(endpoint.is_empty() || is_http(endpoint)) {
             let problem = "must begin with http:// or https://; example: http://localhost:4317";
-            return refuse("otlp_endpoint", problem.to_owned());
+            return refused("otlp_endpoint", problem.to_owned());
         }
         if !self.otlp_ca.as_os_str().is_empty() && !endpoint.starts_with("https://") {
-            return refuse("otlp_ca", "needs an otlp_endpoint with https://".to_owned());
+            return refused("otlp_ca", "needs an otlp_endpoint with https://".to_owned());
         }
-        pairs("resource_attributes", &self.resource_attributes)?;
-        self.check_exposure()
+        pairs("resource_attributes", &self.resource_attributes).map(drop)
     }
 
     /// Attributes of the service that the operator has set.

@@ -38,7 +38,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { file } => check(file)?,
         Command::Token { expires_in } => token(expires_in.map(Into::into))?,
-        Command::Schema => println!("{}", serde_json::to_string_pretty(&Identities::schema())?),
+        Command::Schema => tell!("{}", serde_json::to_string_pretty(&Identities::schema())?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -49,10 +49,10 @@ fn check(file: &Path) -> anyhow::Result<()> {
     let identities =
         Identities::parse(&text, &Environment).with_context(|| file.display().to_string())?;
     for identity in identities.all() {
-        println!("{}", in_words(identity));
+        tell!("{}", in_words(identity))?;
     }
     for (name, issuer) in identities.issuers() {
-        println!("{name}/...: whom {issuer} vouches for");
+        tell!("{name}/...: whom {issuer} vouches for")?;
     }
     Ok(())
 }
@@ -76,7 +76,7 @@ fn token(expires_in: Option<std::time::Duration>) -> anyhow::Result<()> {
     let expires = expires
         .map(|at| format!(", expires: {}", humantime::format_rfc3339_seconds(at)))
         .unwrap_or_default();
-    eprintln!("for the file of identities:\n      - {{hash: '{hash}'{expires}}}");
-    println!("{token}");
+    complain!("for the file of identities:\n      - {{hash: '{hash}'{expires}}}");
+    tell!("{token}")?;
     Ok(())
 }

@@ -151,7 +151,7 @@ fn is_bad_config(error: &anyhow::Error) -> bool {
 }
 
 fn resume_key() -> anyhow::Result<ExitCode> {
-    println!("{}", crate::session::token::new_key()?);
+    tell!("{}", crate::session::token::new_key()?)?;
     Ok(ExitCode::SUCCESS)
 }
 

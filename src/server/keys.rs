@@ -48,10 +48,11 @@ fn read(path: &Path) -> Result<(Keyring, Digest), ConfigError> {
     Ok((ring, digest))
 }
 
-/// How sessions are gone on with, and the sender of new keys; `None` if they are not.
-pub(super) fn resuming(
-    settings: &Settings,
-) -> Result<Option<(Resuming, watch::Sender<Arc<Keyring>>)>, ServeError> {
+/// Where new keys go.
+type NewKeys = watch::Sender<Arc<Keyring>>;
+
+/// How sessions are gone on with, and where new keys go; `None` if they are not.
+pub(super) fn resuming(settings: &Settings) -> Result<Option<(Resuming, NewKeys)>, ServeError> {
     let window = settings.resume_window.0;
     let ring = keyring(settings)?;
     if window.is_zero() {
@@ -68,11 +69,7 @@ pub(super) fn resuming(
 }
 
 /// Looks at the file now and then. What cannot be read leaves the keys as they are.
-pub(super) async fn reload(
-    path: PathBuf,
-    sender: watch::Sender<Arc<Keyring>>,
-    stop: CancellationToken,
-) {
+pub(super) async fn reload(path: PathBuf, sender: NewKeys, stop: CancellationToken) {
     if path.as_os_str().is_empty() {
         return;
     }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
@@ -392,32 +393,48 @@ pub async fn run(
     health.set_not_serving::<EscalationServiceServer<Escalations>>().await;
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     draining.cancel();
-    tasks.close();
-    let deadline = settings.drain_deadline.0;
-    let mut recording = recording;
-    let drained = tokio::time::timeout(deadline, async {
-        tasks.wait().await;
-        // What sessions have recorded last is written, and attempts under way may end.
-        if let Some(task) = &mut recording {
-            task.stop();
-            task.ended().await;
-        }
-        // Sessions have ended; their last messages still have to leave.
-        closing.cancel();
-        let _ = (&mut grpc).await;
-    });
-    if drained.await.is_err() {
-        tracing::warn!(?deadline, "not all had ended at the drain deadline; cut off");
-        if let Some(task) = &mut recording {
-            task.cut_off();
-            // It logs what it could not write, which takes no time.
-            let _ = tokio::time::timeout(Duration::from_secs(1), task.ended()).await;
-        }
-    }
-    closing.cancel();
-    grpc.abort();
-    http.abort();
+    let running = Running { tasks, recording, closing, grpc, http };
+    running.wind_down(settings.drain_deadline.0).await;
     ended
+}
+
+/// What has to end, in this order.
+struct Running {
+    /// Sessions, watches and what goes on beside them.
+    tasks: TaskTracker,
+    recording: Option<Task>,
+    closing: CancellationToken,
+    grpc: JoinHandle<Result<(), tonic::transport::Error>>,
+    http: JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits for the end of all, `deadline` at most; then cuts off what is left.
+    async fn wind_down(mut self, deadline: Duration) {
+        self.tasks.close();
+        let drained = tokio::time::timeout(deadline, async {
+            self.tasks.wait().await;
+            // What sessions have recorded last is written, and attempts under way may end.
+            if let Some(task) = &mut self.recording {
+                task.stop();
+                task.ended().await;
+            }
+            // Sessions have ended; their last messages still have to leave.
+            self.closing.cancel();
+            let _ = (&mut self.grpc).await;
+        });
+        if drained.await.is_err() {
+            tracing::warn!(?deadline, "not all had ended at the drain deadline; cut off");
+            if let Some(task) = &mut self.recording {
+                task.cut_off();
+                // It logs what it could not write, which takes no time.
+                let _ = tokio::time::timeout(Duration::from_secs(1), task.ended()).await;
+            }
+        }
+        self.closing.cancel();
+        self.grpc.abort();
+        self.http.abort();
+    }
 }
 
 /// The service, and what goes on beside it on `tasks` until `background` ends.
