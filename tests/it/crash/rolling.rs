@@ -1,7 +1,7 @@
-//! A rolling restart: three replicas behind HAProxy, streams at the pace of speech, each replica drained and
+//! A rolling restart: three replicas behind `HAProxy`, streams at the pace of speech, each replica drained and
 //! started again in turn. Every stream ends with complete results.
 
-use std::io::Write as _;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -41,7 +41,7 @@ struct Ports {
     http: u16,
 }
 
-/// A running HAProxy; killed when dropped.
+/// A running `HAProxy`; killed when dropped.
 struct Balancer(Child);
 
 impl Balancer {
@@ -54,13 +54,14 @@ impl Balancer {
              backend undertone\n  balance roundrobin\n  option httpchk GET /readyz\n"
         );
         for (number, Ports { grpc, http }) in replicas.iter().enumerate() {
-            config += &format!(
+            writeln!(
+                config,
                 "  server r{number} 127.0.0.1:{grpc} proto h2 check check-proto h1 port {http} inter 200ms \
-                 fall 1 rise 1 pool-max-conn 0\n"
-            );
+                 fall 1 rise 1 pool-max-conn 0"
+            ).unwrap();
         }
         let path = folder.join("haproxy.cfg");
-        std::fs::File::create(&path).unwrap().write_all(config.as_bytes()).unwrap();
+        std::fs::write(&path, config).unwrap();
         let started = Command::new("haproxy")
             .env("PATH", "/usr/sbin:/usr/bin:/usr/local/bin:/usr/local/sbin")
             .args(["-db", "-f"])
