@@ -127,13 +127,17 @@ MAX_LEN_session = 4096
 MAX_LEN_resume_state = 65536
 MAX_LEN = $(or $(MAX_LEN_$(1)),8192)
 
-# The codecs are reached only from real files: behind one byte that chooses the hint.
+# What is reached only from real inputs: files behind one byte that chooses the hint, a state behind three.
 .PHONY: fuzz-seeds
 fuzz-seeds:
 	mkdir -p $(FUZZ_HOME)/corpus/container_decode
 	for file in tests/data/tone_* tests/data/*.mkv; do \
 		{ printf '\000'; cat "$$file"; } > $(FUZZ_HOME)/corpus/container_decode/$$(basename "$$file"); \
 	done
+	mkdir -p $(FUZZ_HOME)/corpus/identities_parse $(FUZZ_HOME)/corpus/policy_parse $(FUZZ_HOME)/corpus/resume_state
+	cp examples/identities.yaml $(FUZZ_HOME)/corpus/identities_parse
+	cp policies/*.yaml $(FUZZ_HOME)/corpus/policy_parse
+	{ printf '\000\000\000'; cat tests/data/states/version-1.bin; } > $(FUZZ_HOME)/corpus/resume_state/version-1
 
 fuzz: setup fuzz-seeds $(CARGO_FUZZ) ## Run FUZZ_TARGETS (all) for FUZZ_SECONDS each (installs cargo-fuzz).
 	@command -v c++ >/dev/null || { echo "A C++ compiler is missing: apt-get install g++" >&2; exit 1; }

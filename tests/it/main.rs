@@ -28,6 +28,7 @@
 //! | [`crash`] | escalations arrive, whatever dies or fails |
 //! | [`resume`] | streams that break off and go on |
 //! | [`resume_state`] | streams that go on from a state |
+//! | [`tenants`] | who sees whose sessions and escalations |
 //! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
@@ -79,5 +80,6 @@ mod sinks;
 mod sinks_tls;
 mod store;
 mod support;
+mod tenants;
 mod tls;
 mod tokens;
