@@ -83,9 +83,10 @@ fn known_names() -> BTreeSet<String> {
     names
 }
 
-/// What happens only to servers with callers that are turned away, quotas, resumptions, a collector, a store
+/// What happens only to servers with TLS, with callers that are turned away, quotas, resumptions, a collector, a store
 /// or a policy that fails: described, but not on the page of a run in which all goes well.
-const RARE: [&str; 9] = [
+const RARE: [&str; 10] = [
+    "undertone_tls_certificate_expiry_seconds",
     "undertone_auth_failures_total",
     "undertone_tls_handshake_failures_total",
     "undertone_quota_refusals_total",
