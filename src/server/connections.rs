@@ -1,4 +1,4 @@
-//! Connections of the gRPC port: how many there may be, and that each begins to speak.
+//! Connections of a port: how many there may be, and that each begins to speak.
 //!
 //! In: sockets as they are accepted. Out: the same, [`Held`]: counted for as long as they live, and
 //! broken off if the client has not sent an HTTP/2 preface's worth of bytes in time. What comes behind
@@ -12,6 +12,7 @@
 //! of it at once and go elsewhere.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -239,7 +240,7 @@ impl<IO: Connected> Connected for Held<IO> {
     }
 }
 
-/// Plain TCP connections, each in its place.
+/// Connections of one listener, each with its place.
 #[derive(Debug)]
 pub struct Incoming {
     listener: TcpListener,
@@ -247,32 +248,65 @@ pub struct Incoming {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl Stream for Incoming {
-    type Item = io::Result<Held<TcpStream>>;
+impl Incoming {
+    /// The socket's own address.
+    ///
+    /// # Errors
+    /// If the operating system does not say.
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
+    /// The next connection, which speaks HTTP from its first byte on.
+    ///
+    /// # Cancellation
+    /// Safe: nothing is held that is not given back.
+    pub(super) async fn next(&mut self) -> (Held<TcpStream>, SocketAddr) {
+        let (stream, peer, place) = poll_fn(|context| self.poll(context)).await;
+        (place.hold(stream), peer)
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<(TcpStream, SocketAddr, Place)> {
         loop {
-            if let Some(pause) = &mut this.pause {
+            if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));
-                this.pause = None;
+                self.pause = None;
             }
-            match ready!(this.listener.poll_accept(context)) {
+            match ready!(self.listener.poll_accept(context)) {
                 Ok((stream, peer)) => {
-                    let Some(place) = this.connections.admit(peer) else {
+                    let Some(place) = self.connections.admit(peer) else {
                         continue;
                     };
                     // Small messages both ways all the time: waiting to fill packets only adds latency. A
                     // socket that refuses is broken, which the next read tells.
                     let _ = stream.set_nodelay(true);
-                    return Poll::Ready(Some(Ok(place.hold(stream))));
+                    return Poll::Ready((stream, peer, place));
                 }
+                Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "no connection could be accepted");
-                    this.pause = Some(Box::pin(sleep(AFTER_FAILURE)));
+                    tracing::error!(%error, "cannot accept connections now");
+                    self.pause = Some(Box::pin(sleep(AFTER_FAILURE)));
                 }
             }
         }
+    }
+}
+
+/// Whether only the one connection failed.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Held<TcpStream>>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let accepted = self.get_mut().poll(context);
+        accepted.map(|(stream, _, place)| Some(Ok(place.hold(stream))))
     }
 }
 

@@ -63,14 +63,14 @@ impl Entrance {
     }
 
     pub(super) fn http(&self, listener: TcpListener, settings: &Settings) -> http::Incoming {
+        let connections = Connections::new(settings);
         match &self.tls {
             Some(tls) if settings.has_http_tls() => {
                 let tls = tls.clone();
-                let connections = Connections::new(settings);
                 let port = Port::Http;
                 http::Incoming::Tls(Handshakes::new(listener, tls, port, connections, settings))
             }
-            Some(_) | None => http::Incoming::Plain(listener),
+            Some(_) | None => http::Incoming::Plain(connections.accept(listener)),
         }
     }
 }

@@ -12,12 +12,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
 use axum::{Json, Router};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::connections::Held;
+use super::connections::{self, Held};
 use super::identity::{Gate, Refusal};
 use super::observe::Observer;
 use super::tls::Handshakes;
@@ -42,8 +42,21 @@ pub(super) struct State {
 /// A socket on which to serve, with or without TLS.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    Plain(TcpListener),
+    Plain(connections::Incoming),
     Tls(Handshakes),
+}
+
+impl Listener for connections::Incoming {
+    type Io = Held<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        self.next().await
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        connections::Incoming::local_addr(self)
+    }
 }
 
 impl Listener for Handshakes {

@@ -14,65 +14,19 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 
 use super::certificates::{Port, Tls};
 use crate::config::Settings;
-use crate::server::connections::{Connections, Held, Place};
+use crate::server::connections::{Connections, Held, Incoming, Place};
 use crate::telemetry::metrics;
-
-/// Pause after an error that accepting at once again would only repeat, such as too many open files.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// Connections as they come.
-#[derive(Debug)]
-struct Accept {
-    listener: TcpListener,
-    connections: Connections,
-    pause: Option<Pin<Box<Sleep>>>,
-}
-
-impl Accept {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(TcpStream, SocketAddr, Place)> {
-        loop {
-            if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(context));
-                self.pause = None;
-            }
-            match ready!(self.listener.poll_accept(context)) {
-                Ok((stream, peer)) => {
-                    // One that is too many is closed.
-                    let Some(place) = self.connections.admit(peer) else {
-                        continue;
-                    };
-                    // Small messages both ways all the time: waiting to fill packets only adds latency. A
-                    // socket that refuses has broken already.
-                    let _ = stream.set_nodelay(true);
-                    return Poll::Ready((stream, peer, place));
-                }
-                Err(error) if is_the_clients(&error) => {}
-                Err(error) => {
-                    tracing::error!(%error, "cannot accept connections now");
-                    self.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
-                }
-            }
-        }
-    }
-}
-
-/// Whether only the one connection failed.
-fn is_the_clients(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
 
 /// Connections whose handshake is done, in the order in which that is.
 #[derive(Debug)]
 pub(in crate::server) struct Handshakes {
-    accept: Accept,
+    incoming: Incoming,
     tls: Arc<Tls>,
     port: Port,
     limit: usize,
@@ -92,7 +46,7 @@ impl Handshakes {
         settings: &Settings,
     ) -> Self {
         Self {
-            accept: Accept { listener, connections, pause: None },
+            incoming: connections.accept(listener),
             tls,
             port,
             limit: settings.max_handshakes as usize,
@@ -106,7 +60,7 @@ impl Handshakes {
     /// # Errors
     /// If the operating system does not say.
     pub(in crate::server) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.accept.listener.local_addr()
+        self.incoming.local_addr()
     }
 
     /// The next connection.
@@ -129,7 +83,7 @@ impl Handshakes {
                 // Woken by the next one that ends, which is within the time-out.
                 return Poll::Pending;
             }
-            let (stream, peer, place) = ready!(self.accept.poll(context));
+            let (stream, peer, place) = ready!(self.incoming.poll(context));
             let config = self.tls.config(self.port);
             self.under_way.spawn(handshake((stream, peer, place), config, self.timeout));
         }
