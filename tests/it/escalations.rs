@@ -38,7 +38,7 @@ fn plain(samples: &[f32]) -> Vec<u8> {
 type Service = EscalationServiceClient<Channel>;
 
 /// Says after a second without voice.
-const QUIET: &str = "
+pub(crate) const QUIET: &str = "
 schema: undertone.policy/v1
 name: quiet
 version: '1'

@@ -10,6 +10,7 @@ use undertone::wire::v1::stream_config::Policy;
 use undertone::wire::v1::stream_emotion_request::Message as Request;
 
 use crate::database::{Place, on_both};
+use crate::escalations::QUIET;
 use crate::pki::{Bearing, Site, caller, hash};
 use crate::signal::encode;
 use crate::support::{
@@ -19,22 +20,6 @@ use crate::support::{
 on_both! {
     two_tenants_with_sessions_of_one_name_see_nothing_of_each_other,
 }
-
-const QUIET: &str = "
-schema: undertone.policy/v1
-name: quiet
-version: '1'
-description: For tests.
-budget: 100
-rules:
-  - name: quiet
-    title: Nobody speaks
-    severity: medium
-    when: {silence: {for: 1s}}
-    clear_after: 0s
-    cooldown: 0s
-    reason: 'no voice for {{ silence }} s'
-";
 
 const IDENTITIES: [(&str, &str); 3] =
     [("ours", "ut_ours"), ("theirs", "ut_theirs"), ("op", "ut_op")];
