@@ -10,6 +10,7 @@ use undertone::telemetry::described;
 use undertone::wire::v1;
 use undertone::wire::v1::stream_config::Policy;
 
+use crate::otlp::QUIET;
 use crate::process::Process;
 use crate::signal::{encode, speech};
 use crate::support::{PLAIN, audio, chunks, http_get, stream, until};
@@ -196,21 +197,6 @@ fn the_dashboard_fits_grafanas_model_and_prometheus_takes_its_queries() {
     std::fs::write(&path, groups.to_string()).unwrap();
     promtool(&["check", "rules", &path.display().to_string()]);
 }
-
-/// A policy that raises at once.
-const QUIET: &str = "
-schema: undertone.policy/v1
-name: quiet
-version: '1'
-description: For tests.
-rules:
-  - name: quiet
-    title: Nobody speaks
-    severity: medium
-    when: {silence: {for: 1s}}
-    clear_after: 0s
-    reason: 'no voice'
-";
 
 /// The metrics page of a server to which much has happened.
 async fn page_after_a_run() -> String {

@@ -424,7 +424,7 @@ async fn metrics_have_units_and_everything_says_who_sent_it() {
 }
 
 /// A rule that speaks up after a second without voice.
-const QUIET: &str = "
+pub(crate) const QUIET: &str = "
 schema: undertone.policy/v1
 name: quiet
 version: '1'

@@ -4,24 +4,10 @@ use undertone::wire::v1;
 use undertone::wire::v1::stream_config::Policy;
 use undertone::wire::v1::stream_emotion_request::Message;
 
+use crate::otlp::QUIET;
 use crate::process::Process;
 use crate::signal::{encode, speech};
 use crate::support::{PLAIN, audio, mark, read, until, wrap};
-
-/// A policy that raises at once.
-const QUIET: &str = "
-schema: undertone.policy/v1
-name: quiet
-version: '1'
-description: For tests.
-rules:
-  - name: quiet
-    title: Nobody speaks
-    severity: medium
-    when: {silence: {for: 1s}}
-    clear_after: 0s
-    reason: 'no voice'
-";
 
 #[tokio::test]
 async fn a_log_of_everything_holds_no_audio_no_labels_and_no_secrets() {
