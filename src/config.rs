@@ -4,152 +4,28 @@
 //! TOML file (the flag's name with underscores). A flag beats a variable, a variable beats the file,
 //! the file beats the default. Defaults stand here once.
 
+mod check;
 mod exposure;
+mod values;
 
-use std::fmt;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::escalation::sinks::{Delivery, Secrets};
+use crate::escalation::sinks::Delivery;
 use crate::escalation::{Location, RecorderSettings};
 use crate::model::{EngineSettings, LoadSettings};
 use crate::policy::Severity;
-use crate::wire::parse::{
-    Defaults, MAX_CHECKPOINT_INTERVAL, MAX_INTERVAL, MIN_CHECKPOINT_INTERVAL, MIN_INTERVAL,
-};
+use crate::secrets::Secrets;
+use crate::wire::parse::Defaults;
 
-/// A duration as people write it: `500ms`, `10s`, `4h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub use values::{ClientAuth, LogFormat, SecretText, Span, StoreUrl};
 
-impl FromStr for Span {
-    type Err = humantime::DurationError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text).map(Self)
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl Serialize for Span {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-const fn ms(ms: u64) -> Span {
-    Span(Duration::from_millis(ms))
-}
-
-const fn secs(secs: u64) -> Span {
-    Span(Duration::from_secs(secs))
-}
-
-/// Where the store is. Never shown with its password.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct StoreUrl(pub String);
-
-impl FromStr for StoreUrl {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.parse::<Location>() {
-            Ok(location) => location.fmt(f),
-            Err(_) if self.0.is_empty() => Ok(()),
-            Err(_) => f.write_str("unreadable"),
-        }
-    }
-}
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for StoreUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Text that is never shown.
-#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(transparent)]
-pub struct SecretText(pub String);
-
-impl FromStr for SecretText {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Display for SecretText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "" } else { "[redacted]" })
-    }
-}
-
-impl fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for SecretText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// How logs look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// Whether clients must present a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientAuth {
-    /// They must where `tls_client_ca` is all that says who may call, and may where `identities` does.
-    Auto,
-    /// They may.
-    Optional,
-    /// They must.
-    Required,
-}
+use values::{ms, secs};
 
 /// The service's name where nobody says another one.
 pub const SERVICE: &str = "undertone";
@@ -266,6 +142,8 @@ settings! {
     max_pending_resets: u32 = 20, "UNDERTONE_MAX_PENDING_RESETS";
     /// Longest time until a new connection begins to speak HTTP.
     preface_timeout: Span = secs(10), "UNDERTONE_PREFACE_TIMEOUT";
+    /// Longest time until a request's head has come on the HTTP port, and until the next one follows.
+    http_head_timeout: Span = secs(30), "UNDERTONE_HTTP_HEAD_TIMEOUT";
     /// Time between two pings on a connection.
     keepalive_interval: Span = secs(30), "UNDERTONE_KEEPALIVE_INTERVAL";
     /// Longest time until the client answers one.
@@ -488,168 +366,7 @@ fn read_file(path: &Path) -> Result<Typed, ConfigError> {
         .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
 }
 
-fn refused<T>(key: &'static str, problem: String) -> Result<T, ConfigError> {
-    Err(ConfigError::Value { key, problem })
-}
-
 impl Settings {
-    fn check(&self) -> Result<(), ConfigError> {
-        self.check_counts()?;
-        self.check_shares()?;
-        self.check_spans()?;
-        self.check_telemetry()?;
-        self.check_exposure()
-    }
-
-    fn check_counts(&self) -> Result<(), ConfigError> {
-        for (key, value, min, max) in [
-            ("max_streams", self.max_streams, 1, 1 << 20),
-            ("max_chunk_bytes", self.max_chunk_bytes, 64, 64 << 20),
-            ("max_clip_bytes", self.max_clip_bytes, 1 << 10, 1 << 30),
-            ("max_clips", self.max_clips, 1, 1024),
-            ("max_clips_waiting", self.max_clips_waiting, 0, 1 << 16),
-            ("max_connections", self.max_connections, 1, 1 << 20),
-            ("max_streams_per_connection", self.max_streams_per_connection, 1, 1 << 20),
-            ("max_header_bytes", self.max_header_bytes, 1 << 10, 1 << 20),
-            ("max_pending_resets", self.max_pending_resets, 1, 1 << 16),
-            ("engine_max_batch", self.engine_max_batch, 1, 1024),
-            ("engine_queue", self.engine_queue, 1, 1 << 20),
-            ("engine_threads", self.engine_threads, 1, 256),
-            ("worker_threads", self.worker_threads, 0, 1024),
-            ("escalation_backlog", self.escalation_backlog, 1, 1 << 24),
-            ("max_watchers", self.max_watchers, 1, 1 << 16),
-            ("max_resume_token_bytes", self.max_resume_token_bytes, 4096, 3 << 20),
-            ("max_handshakes", self.max_handshakes, 1, 1 << 16),
-        ] {
-            if !(min..=max).contains(&value) {
-                return refused(key, format!("must be {min} to {max}, not {value}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_shares(&self) -> Result<(), ConfigError> {
-        for (key, value) in [
-            ("voice_on", self.voice_on),
-            ("voice_off", self.voice_off),
-            ("min_confidence", self.min_confidence),
-            ("carry", self.carry),
-        ] {
-            if !(0.0..=1.0).contains(&value) {
-                return refused(key, format!("must be 0 to 1, not {value}"));
-            }
-        }
-        if self.voice_off > self.voice_on {
-            let on = self.voice_on;
-            return refused("voice_off", format!("must be at most voice_on, which is {on}"));
-        }
-        if !(0.0..=1.0).contains(&self.max_load) {
-            return refused("max_load", "must be 0 (no limit) to 1".to_owned());
-        }
-        if !(self.max_realtime_factor == 0.0 || self.max_realtime_factor >= 1.0) {
-            return refused("max_realtime_factor", "must be 0 (no limit) or at least 1".to_owned());
-        }
-        Ok(())
-    }
-
-    fn check_spans(&self) -> Result<(), ConfigError> {
-        let window = self.resume_window.0;
-        if !window.is_zero() && window < Duration::from_secs(1) {
-            return refused(
-                "resume_window",
-                "must be 0s (no checkpoints) or at least 1s".to_owned(),
-            );
-        }
-        for (key, span, min, max) in [
-            ("estimate_interval", self.estimate_interval, MIN_INTERVAL, MAX_INTERVAL),
-            ("idle_timeout", self.idle_timeout, Duration::from_millis(100), DAY),
-            ("send_timeout", self.send_timeout, Duration::from_millis(100), DAY),
-            ("config_timeout", self.config_timeout, Duration::from_millis(100), DAY),
-            ("call_timeout", self.call_timeout, Duration::from_millis(100), DAY),
-            ("preface_timeout", self.preface_timeout, Duration::from_millis(100), DAY),
-            ("keepalive_interval", self.keepalive_interval, Duration::from_millis(100), DAY),
-            ("keepalive_timeout", self.keepalive_timeout, Duration::from_millis(100), DAY),
-            ("max_connection_age", self.max_connection_age, Duration::ZERO, 365 * DAY),
-            ("quota_audio_per_minute", self.quota_audio_per_minute, Duration::ZERO, 365 * DAY),
-            ("max_engine_lag", self.max_engine_lag, Duration::ZERO, Duration::from_mins(1)),
-            ("max_worker_delay", self.max_worker_delay, Duration::ZERO, Duration::from_mins(1)),
-            ("max_stream_length", self.max_stream_length, Duration::from_secs(1), 365 * DAY),
-            ("max_clip_length", self.max_clip_length, Duration::from_secs(1), DAY),
-            ("realtime_burst", self.realtime_burst, Duration::from_secs(1), DAY),
-            ("no_speech_warning", self.no_speech_warning, Duration::from_secs(1), 365 * DAY),
-            ("drain_deadline", self.drain_deadline, Duration::from_millis(100), DAY),
-            ("resume_window", self.resume_window, Duration::ZERO, DAY),
-            (
-                "min_checkpoint_interval",
-                self.min_checkpoint_interval,
-                MIN_CHECKPOINT_INTERVAL,
-                MAX_CHECKPOINT_INTERVAL,
-            ),
-            ("engine_max_wait", self.engine_max_wait, Duration::ZERO, Duration::from_secs(1)),
-            ("voice_min_speech", self.voice_min_speech, Duration::ZERO, Duration::from_secs(2)),
-            (
-                "voice_hang_over",
-                self.voice_hang_over,
-                Duration::from_millis(100),
-                Duration::from_secs(10),
-            ),
-            ("voice_lead_in", self.voice_lead_in, Duration::ZERO, Duration::from_secs(2)),
-            ("min_speech", self.min_speech, Duration::ZERO, Duration::from_secs(10)),
-            (
-                "store_timeout",
-                self.store_timeout,
-                Duration::from_millis(50),
-                Duration::from_mins(1),
-            ),
-            ("escalation_retention", self.escalation_retention, Duration::ZERO, 36_500 * DAY),
-            ("watch_heartbeat", self.watch_heartbeat, Duration::from_millis(100), DAY),
-            ("watch_poll", self.watch_poll, Duration::from_millis(10), Duration::from_mins(1)),
-            ("policy_reload", self.policy_reload, Duration::from_millis(50), DAY),
-            ("delivery_lease", self.delivery_lease, Duration::from_secs(1), DAY),
-            (
-                "delivery_poll",
-                self.delivery_poll,
-                Duration::from_millis(10),
-                Duration::from_mins(1),
-            ),
-            ("tls_reload", self.tls_reload, Duration::from_millis(50), DAY),
-            (
-                "handshake_timeout",
-                self.handshake_timeout,
-                Duration::from_millis(50),
-                Duration::from_mins(1),
-            ),
-            ("identities_reload", self.identities_reload, Duration::from_millis(50), DAY),
-            ("jwks_refresh", self.jwks_refresh, Duration::from_millis(50), DAY),
-            ("jwks_retry", self.jwks_retry, Duration::from_millis(50), DAY),
-            ("jwks_timeout", self.jwks_timeout, Duration::from_millis(50), Duration::from_mins(1)),
-            ("otlp_timeout", self.otlp_timeout, Duration::from_millis(50), Duration::from_mins(1)),
-            ("trace_stage_interval", self.trace_stage_interval, Duration::from_millis(10), DAY),
-            ("census_interval", self.census_interval, Duration::from_millis(10), DAY),
-        ] {
-            if !(min..=max).contains(&span.0) {
-                let (min, max) = (Span(min), Span(max));
-                return refused(key, format!("must be {min} to {max}, not {span}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_telemetry(&self) -> Result<(), ConfigError> {
-        if !(0.0..=1.0).contains(&self.trace_ratio) {
-            return refused("trace_ratio", format!("must be 0 to 1, not {}", self.trace_ratio));
-        }
-        let endpoint = &self.otlp_endpoint;
-        if !(endpoint.is_empty() || is_http(endpoint)) {
-            let problem = "must begin with http:// or https://; example: http://localhost:4317";
-            return refused("otlp_endpoint", problem.to_owned());
-        }
-        if !self.otlp_ca.as_os_str().is_empty() && !endpoint.starts_with("https://") {
-            return refused("otlp_ca", "needs an otlp_endpoint with https://".to_owned());
-        }
-        pairs("resource_attributes", &self.resource_attributes).map(drop)
-    }
-
     /// Attributes of the service that the operator has set.
     ///
     /// # Errors
@@ -770,12 +487,6 @@ impl Settings {
             carry: self.carry,
         }
     }
-}
-
-const DAY: Duration = Duration::from_hours(24);
-
-fn is_http(url: &str) -> bool {
-    url.starts_with("http://") || url.starts_with("https://")
 }
 
 /// `name=value,name=value`. A problem never shows the values.

@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`units`] | units as types, the clock |
 //! | [`state`] | saved states: what all parts that can be saved share |
+//! | [`secrets`] | where secrets come from |
+//! | [`yaml`] | files that people write, and what is wrong with them (serde-saphyr) |
 //! | [`emotion`] | emotions, scores, valence and arousal |
 //! | [`identity`] | who calls, and what they may |
 //! | [`telemetry`] | every metric and span |
@@ -68,6 +70,7 @@ pub mod identity;
 pub mod model;
 pub mod policy;
 pub mod report;
+pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod state;
@@ -75,3 +78,4 @@ pub mod telemetry;
 pub mod tracking;
 pub mod units;
 pub mod wire;
+pub mod yaml;

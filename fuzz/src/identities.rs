@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use undertone::escalation::sinks::Secrets;
-use undertone::server::identity::{Identities, IdentitiesError, bearer};
+use undertone::secrets::Secrets;
+use undertone::server::identity::{Identities, bearer};
+use undertone::yaml::YamlError;
 
 /// Files that a file of identities names are not read.
 struct Nothing;
@@ -36,11 +37,10 @@ pub fn identities_parse(data: &[u8]) {
             names.dedup();
             assert_eq!(names.len(), all, "two of one name");
         }
-        Err(IdentitiesError::Shape { line, .. } | IdentitiesError::Field { line, .. }) => {
+        Err(YamlError::Shape { line, .. } | YamlError::Field { line, .. }) => {
             // The end of the text may be told as the line behind it. YAML knows more breaks than these.
             let breaks = text.matches(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
             assert!(usize::try_from(line).expect("a small number") <= breaks + 2, "line {line}");
         }
-        Err(error) => panic!("{error}"),
     }
 }

@@ -18,10 +18,10 @@ use tonic::{Code, Request as Call, Status};
 use tonic_types::StatusExt as _;
 
 pub(super) use self::credentials::{CredentialArgs, Credentials};
-use crate::wire::v1;
 use crate::wire::v1::emotion_service_client::EmotionServiceClient;
 use crate::wire::v1::stream_emotion_request::Message as Request;
 pub(super) use crate::wire::v1::stream_emotion_response::Message as Response;
+use crate::wire::{code_name, v1};
 
 /// Where `undertone serve` listens unless told otherwise.
 pub(super) const DEFAULT_TARGET: &str = "http://127.0.0.1:50051";
@@ -141,28 +141,6 @@ impl From<Status> for Failure {
 
 fn whole_ms(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 /// An address as people type it: `localhost`, `localhost:50051`, `https://emotion.example:50051`.

@@ -23,8 +23,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{ConfigError, Settings, Source};
-use crate::escalation::sinks::DeliveryError;
 use crate::model::Models;
+use crate::yaml::YamlError;
 
 /// Exit code for bad configuration: `EX_USAGE` of sysexits.h.
 const BAD_CONFIG: u8 = 64;
@@ -135,7 +135,7 @@ fn is_bad_config(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
         || error.is::<IdentitiesError>()
         || error.is::<crate::server::observe::ObserveError>()
-        || error.is::<DeliveryError>()
+        || error.is::<YamlError>()
         || matches!(
             error.downcast_ref::<ServeError>(),
             Some(

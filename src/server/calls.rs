@@ -22,7 +22,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument as _, Span};
 
 use crate::telemetry::{metrics, trace};
-use crate::wire::DESCRIPTORS;
+use crate::wire::{DESCRIPTORS, code_name};
 
 /// What the conventions call a method that nobody has declared: its name is the caller's own words.
 const OTHER: &str = "_OTHER";
@@ -160,7 +160,7 @@ impl http_body::Body for Followed {
                     self.call.status = status_in(trailers).or(Some("UNKNOWN"));
                 }
             }
-            Poll::Ready(Some(Err(status))) => self.call.status = Some(name(status.code())),
+            Poll::Ready(Some(Err(status))) => self.call.status = Some(code_name(status.code())),
             Poll::Ready(None) | Poll::Pending => {}
         }
         next
@@ -176,30 +176,7 @@ impl http_body::Body for Followed {
 }
 
 fn status_in(headers: &HeaderMap) -> Option<&'static str> {
-    Some(name(Code::from_bytes(headers.get("grpc-status")?.as_bytes())))
-}
-
-/// The name of a code as gRPC's documentation writes it.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
+    Some(code_name(Code::from_bytes(headers.get("grpc-status")?.as_bytes())))
 }
 
 #[cfg(test)]

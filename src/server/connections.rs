@@ -2,7 +2,7 @@
 //!
 //! In: sockets as they are accepted. Out: the same, [`Held`]: counted for as long as they live, and
 //! broken off if the client has not sent an HTTP/2 preface's worth of bytes in time. What comes behind
-//! the preface has time-outs of its own in HTTP/2 (pings) and HTTP/1.1 (30 s for a request's head).
+//! the preface has time-outs of its own in HTTP/2 (pings) and on the HTTP port (a request's head).
 //!
 //! Whoever accepts asks [`Connections::admit`] first, so that a client that is too many costs an accept
 //! and a close, and wraps what speaks HTTP by [`Place::hold`]: the socket, or TLS on top of it once the

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State as Extract;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -12,6 +13,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
@@ -82,8 +87,13 @@ impl State {
     }
 }
 
-/// Serves until `closing`.
-pub(super) async fn serve(incoming: Incoming, state: State, closing: CancellationToken) {
+/// Serves until `closing`. Whoever takes longer than `head_timeout` to say what it wants is cut off.
+pub(super) async fn serve(
+    incoming: Incoming,
+    state: State,
+    head_timeout: Duration,
+    closing: CancellationToken,
+) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         // Alive: the process answers. Ready: it takes new streams.
@@ -92,21 +102,29 @@ pub(super) async fn serve(incoming: Incoming, state: State, closing: Cancellatio
         .route("/accepting", get(accepting))
         .route("/sessions", get(sessions))
         .with_state(state);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
     match incoming {
-        Incoming::Plain(listener) => serve_on(listener, router, closing).await,
-        Incoming::Tls(handshakes) => serve_on(handshakes, router, closing).await,
+        Incoming::Plain(listener) => serve_on(listener, &http, router, closing).await,
+        Incoming::Tls(handshakes) => serve_on(handshakes, &http, router, closing).await,
     }
 }
 
-async fn serve_on<L>(listener: L, router: Router, closing: CancellationToken)
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let served = axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "HTTP port failed");
+async fn serve_on<L: Listener>(
+    mut listener: L,
+    http: &http1::Builder,
+    router: Router,
+    closing: CancellationToken,
+) {
+    let open = GracefulShutdown::new();
+    // Cut off while it waits for a connection: none is lost that was there.
+    while let Some((io, _)) = closing.run_until_cancelled(listener.accept()).await {
+        let service = TowerToHyperService::new(router.clone());
+        let connection = open.watch(http.serve_connection(TokioIo::new(io), service));
+        // A client that goes, or that says nothing, is no fault of anybody who reads logs.
+        tokio::spawn(async move { connection.await.ok() });
     }
+    open.shutdown().await;
 }
 
 async fn metrics(Extract(state): Extract<State>) -> impl IntoResponse {

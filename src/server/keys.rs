@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServeError;
 use crate::config::{ConfigError, Environment, Settings};
-use crate::escalation::sinks::Secrets as _;
+use crate::secrets::Secrets as _;
 use crate::session::Resuming;
 use crate::session::token::Keyring;
 

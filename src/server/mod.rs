@@ -379,6 +379,7 @@ pub async fn run(
             gate: entrance.gate.clone(),
             confidential: settings.has_http_tls() || settings.is_http_local() || settings.insecure,
         },
+        settings.http_head_timeout.0,
         closing.clone(),
     ));
 

@@ -149,7 +149,8 @@ pub async fn run(
         asked = read_config(context, permit.identity(), source) => asked?,
     };
     let resumes = asked.saved.is_some();
-    let begun = async { Opening::new(context, permit, asked)?.begin(outbox).await }.await;
+    // What only the beginning needs is given back before the session lives on.
+    let begun = Box::pin(async { Opening::new(context, permit, asked)?.begin(outbox).await }).await;
     if resumes {
         metrics().resume_asked(if begun.is_ok() { "resumed" } else { "refused" });
     }

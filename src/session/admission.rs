@@ -8,6 +8,10 @@
 //! is charged; an identity whose bucket is empty waits. The last chunk or clip may take more than is left:
 //! the debt is paid before anything else is taken, so that the mean holds whatever the sizes.
 //!
+//! An identity at its quota of streams may open one that goes on with another: its client has lost the
+//! connection, which the server may notice a minute later. Until such a stream has said that it does, it
+//! is counted beside the quota; there are never more of these than the quota has streams.
+//!
 //! Always:
 //! 1. A permit gives back what it holds when it is dropped, whoever drops it.
 //! 2. Accounts are kept for identities that have something open or owe something, and for no others: a
@@ -189,7 +193,7 @@ impl Admission {
         lock(&self.load).pressure(Instant::now())
     }
 
-    /// Opens a stream.
+    /// Opens a stream; see [`Permit::own_place`].
     ///
     /// # Errors
     /// [`Refused`].
@@ -208,12 +212,13 @@ impl Admission {
     fn permit(self: &Arc<Self>, identity: &Arc<Identity>, kind: Kind) -> Result<Permit, Refused> {
         let now = Instant::now();
         // One lock at a time, the accounts' first: who has no quota left costs the load no look.
-        let account = self.take_from_account(identity, kind, now)?;
+        let (account, excess) = self.take_from_account(identity, kind, now)?;
         let mut permit = Permit {
             admission: self.clone(),
             identity: identity.clone(),
             metered: self.audio_per_minute(identity).is_some(),
             account,
+            excess,
             kind,
             counted: false,
         };
@@ -241,7 +246,7 @@ impl Admission {
         identity: &Identity,
         kind: Kind,
         now: Instant,
-    ) -> Result<Arc<Mutex<Account>>, Refused> {
+    ) -> Result<(Arc<Mutex<Account>>, Option<Refused>), Refused> {
         let mut accounts = lock(&self.accounts);
         accounts.clear_out(now);
         let account = accounts.by_name.entry(identity.name.clone()).or_default().clone();
@@ -256,8 +261,12 @@ impl Admission {
             None => Bucket::full(minute, now),
         });
         let limit = identity.quota.streams.unwrap_or(self.quotas.streams);
-        if kind == Kind::Stream && limit > 0 && balance.streams >= limit {
-            return Err(Refused::Streams { identity: identity.name.clone(), limit });
+        let excess = (kind == Kind::Stream && limit > 0 && balance.streams >= limit)
+            .then(|| Refused::Streams { identity: identity.name.clone(), limit });
+        if let Some(refused) = &excess
+            && balance.streams >= limit.saturating_mul(2)
+        {
+            return Err(refused.clone());
         }
         if let Some(bucket) = &balance.bucket
             && let Some(retry) = bucket.empty_for(now)
@@ -268,7 +277,7 @@ impl Admission {
         balance.permits += 1;
         balance.streams += u32::from(kind == Kind::Stream);
         drop(balance);
-        Ok(account)
+        Ok((account, excess))
     }
 }
 
@@ -289,6 +298,8 @@ pub struct Permit {
     admission: Arc<Admission>,
     identity: Arc<Identity>,
     account: Arc<Mutex<Account>>,
+    /// What speaks against it if it takes no other stream's place.
+    excess: Option<Refused>,
     kind: Kind,
     /// Whether the load counts it.
     counted: bool,
@@ -299,6 +310,15 @@ impl Permit {
     /// Whose it is.
     pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
+    }
+
+    /// Whether a stream has a place of its own in the identity's quota; without one it can only take the
+    /// place of another of the identity's streams, which ends.
+    ///
+    /// # Errors
+    /// [`Refused::Streams`].
+    pub fn own_place(&self) -> Result<(), Refused> {
+        self.excess.clone().map_or(Ok(()), Err)
     }
 
     /// Charges audio that has been analysed.
@@ -379,18 +399,37 @@ mod tests {
         let admission = Admission::new(Quotas { streams: 2, ..Quotas::default() }, OFF);
         let (a, b) = (named("a", Quota::default()), named("b", Quota::default()));
         let more = named("more", Quota { streams: Some(3), ..Quota::default() });
-        let first = admission.admit(&a).unwrap();
-        let _second = admission.admit(&a).unwrap();
-        let refused = admission.admit(&a).unwrap_err();
+        let admit = |who: &Arc<Identity>| {
+            let permit = admission.admit(who)?;
+            permit.own_place().map(|()| permit)
+        };
+        let first = admit(&a).unwrap();
+        let _second = admit(&a).unwrap();
+        let refused = admit(&a).unwrap_err();
         assert_eq!(refused, Refused::Streams { identity: "a".into(), limit: 2 });
         // A clip is no stream.
         assert!(admission.admit_clip(&a).is_ok());
-        let others: Vec<_> = (0..2).map(|_| admission.admit(&b).unwrap()).collect();
-        let own: Vec<_> = (0..3).map(|_| admission.admit(&more).unwrap()).collect();
-        assert!(admission.admit(&more).is_err());
+        let others: Vec<_> = (0..2).map(|_| admit(&b).unwrap()).collect();
+        let own: Vec<_> = (0..3).map(|_| admit(&more).unwrap()).collect();
+        assert!(admit(&more).is_err());
         drop(first);
-        assert!(admission.admit(&a).is_ok());
+        assert!(admit(&a).is_ok());
         drop((others, own));
+    }
+
+    #[test]
+    fn those_who_may_go_on_with_another_are_as_many_as_the_quota_and_get_no_place_of_their_own() {
+        let admission = Admission::new(Quotas { streams: 2, ..Quotas::default() }, OFF);
+        let a = named("a", Quota::default());
+        let mut permits: Vec<_> = (0..4).map(|_| admission.admit(&a).unwrap()).collect();
+        let places = permits.iter().map(|permit| permit.own_place().is_ok());
+        assert_eq!(places.collect::<Vec<_>>(), [true, true, false, false]);
+        assert_eq!(admission.admit(&a).unwrap_err().name(), "quota_streams");
+        // The places of two that have been taken over are taken.
+        permits.drain(..2);
+        assert!(admission.admit(&a).unwrap().own_place().is_err());
+        permits.pop();
+        assert!(admission.admit(&a).unwrap().own_place().is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -125,3 +125,6 @@ impl SavedPolicy {
             .map_err(|error| ResumeError::Content(format!("its policy: {error}")))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,9 @@ impl<'a> Opening<'a> {
         permit: &'a Permit,
         mut asked: Asked,
     ) -> Result<Self, SessionError> {
+        if asked.saved.is_none() {
+            permit.own_place()?;
+        }
         let model = match &asked.saved {
             Some(saved) => saved_model(&context.models, saved.analysis.model())?,
             None => find_model(&context.models, &asked.settings.model)?,
@@ -174,13 +177,17 @@ impl<'a> Opening<'a> {
         };
         let registry = &self.context.registry;
         let entered = match &self.asked.saved {
-            None => registry.enter(entrance),
+            None => registry.enter(entrance).map(|guard| (guard, false)),
             Some(_) => registry.take_over(entrance).await,
         };
-        entered.map_err(|refused| match refused {
+        let (guard, has_replaced) = entered.map_err(|refused| match refused {
             Refused::Taken => SessionError::IdTaken(self.id.clone()),
             Refused::Full { limit } => SessionError::Full { limit },
-        })
+        })?;
+        if !has_replaced {
+            self.permit.own_place()?;
+        }
+        Ok(guard)
     }
 }
 

@@ -145,22 +145,24 @@ impl Registry {
     }
 
     /// Enters a session that goes on with another one: if that is still there, because its client is gone
-    /// and nobody has noticed, it has to leave.
+    /// and nobody has noticed, it has to leave. Whether it was is told.
     ///
     /// # Errors
     /// [`Refused`]; `Taken` if it does not leave in time.
     ///
     /// # Cancellation
     /// Safe: the other one may have been told to leave.
-    pub async fn take_over(self: &Arc<Self>, entrance: Entrance) -> Result<Guard, Refused> {
+    pub async fn take_over(self: &Arc<Self>, entrance: Entrance) -> Result<(Guard, bool), Refused> {
         let deadline = tokio::time::Instant::now() + LETS_GO_WITHIN;
         let mut entrance = entrance;
+        let mut was_there = false;
         loop {
             let refused;
             (refused, entrance) = match self.try_enter(entrance) {
-                Ok(guard) => return Ok(guard),
+                Ok(guard) => return Ok((guard, was_there)),
                 Err(refused) => refused,
             };
+            was_there = true;
             let before = self.sessions.get(&entrance.key).map(|entry| entry.value().clone());
             let (Refused::Taken, Some(before)) = (refused, before) else {
                 if refused == Refused::Taken {
@@ -302,11 +304,12 @@ mod tests {
         replaced.cancelled().await;
         assert_eq!(registry.len(), 1);
         drop(before);
-        let taken = taker.await.unwrap().unwrap();
+        let (taken, was_there) = taker.await.unwrap().unwrap();
+        assert!(was_there);
         assert_eq!(registry.len(), 1);
         // One that does not let go keeps its place.
         assert_eq!(registry.take_over(entrance("t", "a")).await.unwrap_err(), Refused::Taken);
         drop(taken);
-        assert!(registry.take_over(entrance("t", "a")).await.is_ok());
+        assert!(!registry.take_over(entrance("t", "a")).await.unwrap().1);
     }
 }

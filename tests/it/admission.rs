@@ -5,12 +5,14 @@ use std::time::Duration;
 use tonic::Code;
 use undertone::config::Settings;
 use undertone::wire::v1;
+use undertone::wire::v1::stream_emotion_response::Message as Response;
 
 use crate::clients::slow_model;
 use crate::process::metric;
 use crate::signal::{encode, silence, wav};
 use crate::support::{
-    PLAIN, Server, Talk, assert_error, audio, chunks, http_get, ms, settings, stream, until,
+    Client, PLAIN, Server, Talk, assert_error, audio, chunks, duration, http_get, ms, settings,
+    stream, until,
 };
 
 fn clip(seconds: f64) -> v1::AnalyzeAudioRequest {
@@ -39,6 +41,46 @@ async fn an_identity_may_have_as_many_streams_as_its_quota_says() {
     until("its place is free", async || stream(&client, PLAIN.config(), []).await.status.is_none())
         .await;
     second.close().await.fine();
+}
+
+#[tokio::test]
+async fn at_its_quota_an_identity_may_go_on_with_a_stream_and_open_no_other() {
+    let server = Server::with(|settings| settings.quota_streams = 1).await;
+    let client = server.client().await;
+    let config = v1::StreamConfig { checkpoint_interval: duration(1.0), ..PLAIN.config() };
+    // Its client loses it, and the server has not noticed yet.
+    let mut lost = Talk::open(&client, config).await;
+    lost.say(audio(encode(&silence(1, 1.1, 16_000), PLAIN.encoding))).await;
+    let checkpoint = loop {
+        if let Some(Response::Checkpoint(checkpoint)) = lost.next().await.unwrap() {
+            break checkpoint;
+        }
+    };
+    let resumed =
+        v1::StreamConfig { resume_token: checkpoint.resume_token, ..v1::StreamConfig::default() };
+    let other = stream(&client, PLAIN.config(), []).await;
+    assert_error(other.error(), Code::ResourceExhausted, "QUOTA_STREAMS", None);
+    let answer = stream(&client, resumed.clone(), []).await.fine();
+    assert_eq!(answer.started().resumed_from, checkpoint.point);
+    assert_error(lost.close().await.error(), Code::Aborted, "TAKEN_OVER", None);
+    // Nobody is there whose place it could take.
+    let first = until_let_in(&client).await;
+    let refused = stream(&client, resumed, []).await;
+    assert_error(refused.error(), Code::ResourceExhausted, "QUOTA_STREAMS", None);
+    first.close().await.fine();
+}
+
+/// A stream, as soon as those before have given their place back.
+async fn until_let_in(client: &Client) -> Talk {
+    until("its place is free", async || stream(client, PLAIN.config(), []).await.status.is_none())
+        .await;
+    loop {
+        let mut talk = Talk::dial(client, PLAIN.config()).await;
+        if let Ok(Some(_)) = talk.next().await {
+            return talk;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

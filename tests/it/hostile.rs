@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -108,6 +109,31 @@ async fn a_connection_that_does_not_begin_to_speak_is_closed() {
     }
     assert!(began.elapsed() < SOON);
     assert!(reading(&siege.process, REFUSED, "\"preface_timeout\"").await >= 51.0);
+    siege.lift().await;
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_into_the_http_port_is_cut_off() {
+    let siege = Siege::lay(&["--http-head-timeout", "1s"]).await;
+    let began = Instant::now();
+    let head = b"GET /metrics HTTP/1.1\r\nHost: here\r\nX-Long: ";
+    let mut raw = Raw::connect(siege.process.http).await;
+    raw.push(head).await;
+    let mut said = 0;
+    // One byte at a time, for ever: a write fails once the server has closed.
+    while raw.write.write_all(b"x").await.is_ok() {
+        assert!(began.elapsed() < SOON, "still open after {said} bytes");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        said += 1;
+    }
+    assert!(began.elapsed() >= Duration::from_millis(900), "closed after {:?}", began.elapsed());
+    // One that asks, and then is silent, has its answer and is closed.
+    let mut idle = Raw::connect(siege.process.http).await;
+    idle.push(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n").await;
+    let mut answer = Vec::new();
+    let read = idle.read.read_to_end(&mut answer);
+    tokio::time::timeout(SOON, read).await.expect("it is closed").unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK") && answer.ends_with(b"alive\n"));
     siege.lift().await;
 }
 

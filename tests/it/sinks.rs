@@ -15,8 +15,9 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 use tempfile::TempDir;
-use undertone::escalation::sinks::{Delivery, SAMPLE_TIME, Secrets, Sink, Verdict, sample};
+use undertone::escalation::sinks::{Delivery, SAMPLE_TIME, Sink, Verdict, sample};
 use undertone::escalation::{Kind, Occurrence};
+use undertone::secrets::Secrets;
 
 use crate::support::{PATIENCE, until};
 

@@ -10,7 +10,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, Uri};
 
 use crate::config::Environment;
-use crate::escalation::sinks::Secrets as _;
+use crate::secrets::Secrets as _;
 
 /// The variable that holds a token where no file does.
 const VARIABLE: &str = "UNDERTONE_TOKEN";

@@ -5,13 +5,13 @@
 
 use serde::Serialize;
 
-use super::error::Fault;
 use super::file::{CloudEventsEntry, Mode};
 use super::http::{Draft, Http};
 use super::payload::{self, Data};
 use super::settings::{Common, HttpSettings};
 use super::verdict::Verdict;
 use crate::escalation::life::{Kind, Occurrence, Timestamp};
+use crate::yaml::Fault;
 
 #[derive(Debug)]
 pub(super) struct CloudEvents {

@@ -16,7 +16,6 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::error::Fault;
 use super::file::{FhirEntry, WithoutPatient};
 use super::http::{Draft, Http};
 use super::payload;
@@ -24,6 +23,7 @@ use super::settings::{Common, HttpSettings};
 use super::verdict::Verdict;
 use crate::escalation::life::{Escalation, Kind, Occurrence, occurrence_id};
 use crate::policy::Severity;
+use crate::yaml::Fault;
 
 /// Malformed, or against the server's rules, or matched by several resources: none gets better.
 pub(super) const DEAD: &[u16] = &[400, 412, 422];

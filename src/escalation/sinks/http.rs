@@ -15,9 +15,10 @@ use url::{Host, Url};
 use super::guard::{PublicResolver, is_public};
 use super::secret::Secret;
 use super::settings::{Common, HttpSettings};
+use super::text::shortened;
 use super::verdict::Verdict;
-use super::{error::Fault, text::shortened};
 use crate::telemetry::trace::TraceParent;
+use crate::yaml::Fault;
 
 /// What is read of an answer, in bytes: enough for the problem that it tells.
 const MAX_ANSWER: usize = 8 * 1024;

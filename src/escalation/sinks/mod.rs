@@ -25,7 +25,6 @@
 //! | `sample` | occurrences to check templates and try sinks out with |
 
 mod cloudevents;
-mod error;
 mod fhir;
 mod file;
 mod guard;
@@ -34,7 +33,6 @@ mod nats;
 mod pagerduty;
 mod parse;
 mod payload;
-mod places;
 mod retry_after;
 mod route;
 mod sample;
@@ -50,10 +48,7 @@ mod webhook;
 #[cfg(test)]
 mod tests;
 
-pub use error::DeliveryError;
 pub use parse::Delivery;
-pub(crate) use places::{Place, Places};
 pub use sample::{SAMPLE_TIME, sample};
-pub use secret::Secrets;
 pub use sink::{Rendered, Sink};
 pub use verdict::Verdict;

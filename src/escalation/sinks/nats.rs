@@ -17,7 +17,6 @@ use async_nats::jetstream::{self, Context, stream};
 use async_nats::{ConnectOptions, ServerAddr};
 use tokio::sync::OnceCell;
 
-use super::error::Fault;
 use super::file::NatsEntry;
 use super::http::{ATTEMPT, TRACE_PARENT, with_causes};
 use super::parse::within;
@@ -28,6 +27,7 @@ use super::subject::Subject;
 use super::verdict::Verdict;
 use crate::escalation::life::Occurrence;
 use crate::telemetry::trace::TraceParent;
+use crate::yaml::Fault;
 
 /// Most servers of a sink.
 const MAX_SERVERS: usize = 16;

@@ -5,7 +5,6 @@
 
 use serde_json::json;
 
-use super::error::Fault;
 use super::file::PagerDutyEntry;
 use super::http::{Draft, Http};
 use super::payload;
@@ -15,6 +14,7 @@ use super::text::shortened;
 use super::verdict::Verdict;
 use crate::escalation::life::{Kind, Occurrence};
 use crate::policy::Severity;
+use crate::yaml::Fault;
 
 /// Longest summary that PagerDuty takes, in characters.
 const MAX_SUMMARY: usize = 1024;

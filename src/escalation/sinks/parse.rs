@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cloudevents::CloudEvents;
-use super::error::{DeliveryError, Fault};
 use super::fhir::Fhir;
 use super::file::{Entry, File, Lasting, SCHEMA};
 use super::nats::Nats;
 use super::pagerduty::PagerDuty;
-use super::places::{Place, Places};
-use super::secret::Secrets;
 use super::settings::Common;
 use super::sink::{Format, Limits, Sink};
 use super::text::Text;
 use super::webhook::Webhook;
+use crate::secrets::Secrets;
+use crate::yaml::{self, Fault, YamlError};
 
 /// Most sinks of a file.
 const MAX_SINKS: usize = 64;
@@ -38,16 +37,9 @@ impl Delivery {
     /// Reads a delivery file and the secrets that it names. Nothing is connected to.
     ///
     /// # Errors
-    /// [`DeliveryError`] with line, column, field and remedy.
-    pub fn parse(text: &str, secrets: &dyn Secrets) -> Result<Self, DeliveryError> {
-        let options = serde_saphyr::options! { with_snippet: false };
-        let file: File = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| shape_error(text, &error))?;
-        let sinks = sinks(&file, secrets).map_err(|fault| {
-            let Fault { field, problem, remedy } = fault;
-            let Place { line, column } = Places::of(text).of_path(&field);
-            DeliveryError::Setting { line, column, field, problem, remedy }
-        })?;
+    /// [`YamlError`] with line, column, field and remedy.
+    pub fn parse(text: &str, secrets: &dyn Secrets) -> Result<Self, YamlError> {
+        let sinks = yaml::read(text, |file| sinks(file, secrets))?;
         Ok(Self { sinks: sinks.into_iter().map(Arc::new).collect() })
     }
 
@@ -60,11 +52,6 @@ impl Delivery {
     pub fn schema() -> serde_json::Value {
         schemars::schema_for!(File).to_value()
     }
-}
-
-fn shape_error(text: &str, error: &serde_saphyr::Error) -> DeliveryError {
-    let (Place { line, column }, field, problem) = Places::of_error(text, error);
-    DeliveryError::Shape { line, column, field, problem }
 }
 
 fn sinks(file: &File, secrets: &dyn Secrets) -> Result<Vec<Sink>, Fault> {

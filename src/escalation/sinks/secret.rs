@@ -1,20 +1,6 @@
 //! Secrets: read once from the environment or from files, and never shown.
 
 use std::fmt;
-use std::io;
-use std::path::Path;
-
-/// Where secrets come from. The delivery file only names them.
-pub trait Secrets {
-    /// The value of an environment variable; `None` where it is not set or no text.
-    fn variable(&self, name: &str) -> Option<String>;
-
-    /// The text of a file.
-    ///
-    /// # Errors
-    /// If it cannot be read or is no text.
-    fn file(&self, path: &Path) -> io::Result<String>;
-}
 
 /// A text that nobody may see: `Debug` prints "redacted", and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::error::Fault;
 use super::file::{Named, Words};
-use super::secret::{Secret, Secrets};
+use super::secret::Secret;
+use crate::secrets::Secrets;
+use crate::yaml::Fault;
 
 /// What all kinds of sinks have.
 pub(super) struct Common<'a> {

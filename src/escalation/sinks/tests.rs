@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::*;
 use crate::escalation::life::{Kind, Occurrence};
 use crate::policy::Severity;
+use crate::secrets::Secrets;
+use crate::yaml::YamlError;
 
 /// Secrets that a test knows.
 struct Known;
@@ -32,7 +34,7 @@ impl Secrets for Known {
     }
 }
 
-fn parse(sinks: &str) -> Result<Delivery, DeliveryError> {
+fn parse(sinks: &str) -> Result<Delivery, YamlError> {
     Delivery::parse(&format!("schema: undertone.delivery/v1\nsinks:\n{sinks}"), &Known)
 }
 

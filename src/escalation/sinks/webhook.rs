@@ -4,7 +4,6 @@
 //! so that a receiver behind two of them can tell. `webhook-timestamp` is the attempt's, and the
 //! signature with it; the body is the same bytes every time.
 
-use super::error::Fault;
 use super::file::WebhookEntry;
 use super::http::{Draft, Http};
 use super::payload;
@@ -12,6 +11,7 @@ use super::settings::{Common, HttpSettings};
 use super::signature::Signer;
 use super::verdict::Verdict;
 use crate::escalation::life::{Occurrence, Timestamp};
+use crate::yaml::Fault;
 
 /// Most secrets of a sink: more than a change of secrets ever needs.
 const MAX_SECRETS: usize = 8;

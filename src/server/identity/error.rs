@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::identity::Role;
+use crate::yaml::YamlError;
 
 /// Why a file of identities cannot be used. No variant holds a token.
 #[derive(Debug, thiserror::Error)]
@@ -15,61 +16,14 @@ pub enum IdentitiesError {
         /// Why.
         cause: std::io::Error,
     },
-    /// It is no YAML, or not of the right shape.
-    #[error("line {line}, column {column}: {field}: {problem}")]
-    Shape {
-        /// Line, counted from 1; 0 if unknown.
-        line: u64,
-        /// Column, counted from 1; 0 if unknown.
-        column: u64,
-        /// The nearest field, such as `identities[0].tokens[0].hash`.
-        field: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A field has a value that it cannot have.
-    #[error("line {line}, column {column}: {field}: {problem}; {remedy}")]
-    Field {
-        /// Line, counted from 1; 0 if unknown.
-        line: u64,
-        /// Column, counted from 1; 0 if unknown.
-        column: u64,
-        /// The field, such as `jwt[0].jwks`.
-        field: String,
-        /// What is wrong.
-        problem: String,
-        /// What to do.
-        remedy: String,
-    },
     /// The error is in this file.
     #[error("identities: {path}: {fault}")]
     In {
         /// The file.
         path: std::path::PathBuf,
         /// What is wrong.
-        fault: Box<IdentitiesError>,
+        fault: YamlError,
     },
-}
-
-/// A field that cannot be, before its place in the text is looked up.
-#[derive(Debug)]
-pub(super) struct Fault {
-    /// Its path, such as `jwt[0].jwks`.
-    pub(super) field: String,
-    /// What is wrong.
-    pub(super) problem: String,
-    /// What to do.
-    pub(super) remedy: String,
-}
-
-impl Fault {
-    pub(super) fn new(
-        field: impl Into<String>,
-        problem: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        Self { field: field.into(), problem: problem.into(), remedy: remedy.into() }
-    }
 }
 
 /// Why a call is refused. Its text goes to the caller: what it says beyond what the caller sent is nothing

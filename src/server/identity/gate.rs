@@ -22,8 +22,8 @@ use super::provider;
 use super::roles::{self, Access};
 use super::token::TokenHash;
 use crate::config::{Environment, Settings};
-use crate::escalation::sinks::Secrets as _;
 use crate::identity::Identity;
+use crate::secrets::Secrets as _;
 use crate::telemetry::metrics;
 
 /// Most characters of what a client sent that a refusal repeats.
@@ -57,9 +57,8 @@ impl Gate {
         let known = if settings.has_identities() {
             let path = settings.identities.clone();
             let text = read(&path)?;
-            let identities = Identities::parse(&text, &Environment).map_err(|fault| {
-                IdentitiesError::In { path: path.clone(), fault: Box::new(fault) }
-            })?;
+            let identities = Identities::parse(&text, &Environment)
+                .map_err(|fault| IdentitiesError::In { path: path.clone(), fault })?;
             Some((path, RwLock::new(Known { identities: Arc::new(identities), text })))
         } else {
             None
@@ -224,7 +223,7 @@ impl Gate {
             known.identities.clone()
         };
         let identities = Identities::parse_after(&text?, &Environment, Some(&before))
-            .map_err(|fault| IdentitiesError::In { path: path.clone(), fault: Box::new(fault) })?;
+            .map_err(|fault| IdentitiesError::In { path: path.clone(), fault })?;
         lock().identities = Arc::new(identities);
         Ok(true)
     }

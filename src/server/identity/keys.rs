@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::error::Refusal;
-use crate::escalation::sinks::Secrets;
+use crate::secrets::Secrets;
 use crate::telemetry::metrics;
 
 /// Largest set of keys, in bytes: providers have two to ten keys of 2 KiB.

@@ -9,13 +9,13 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::certificate::CertificateName;
-use super::error::{Fault, IdentitiesError};
 use super::file::{CertificateEntry, Entry, File, IssuerEntry, QuotaEntry, SCHEMA};
 use super::jwt::{ClaimNames, Issuer};
 use super::keys::{Keys, Source};
 use super::token::{Held, TokenHash};
-use crate::escalation::sinks::{Place, Places, Secrets};
 use crate::identity::{Identity, Quota, Tenant};
+use crate::secrets::Secrets;
+use crate::yaml::{self, Fault, YamlError};
 
 /// Most callers, and most issuers.
 const MAX_IDENTITIES: usize = 10_000;
@@ -40,8 +40,8 @@ impl Identities {
     /// Reads a file of identities, and the files of keys that it names. Nothing is connected to.
     ///
     /// # Errors
-    /// [`IdentitiesError`] with line, column, field and remedy.
-    pub fn parse(text: &str, secrets: &dyn Secrets) -> Result<Self, IdentitiesError> {
+    /// [`YamlError`] with line, column, field and remedy.
+    pub fn parse(text: &str, secrets: &dyn Secrets) -> Result<Self, YamlError> {
         Self::parse_after(text, secrets, None)
     }
 
@@ -50,17 +50,8 @@ impl Identities {
         text: &str,
         secrets: &dyn Secrets,
         before: Option<&Self>,
-    ) -> Result<Self, IdentitiesError> {
-        let options = serde_saphyr::options! { with_snippet: false };
-        let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let (Place { line, column }, field, problem) = Places::of_error(text, &error);
-            IdentitiesError::Shape { line, column, field, problem }
-        })?;
-        read(&file, secrets, before).map_err(|fault| {
-            let Fault { field, problem, remedy } = fault;
-            let Place { line, column } = Places::of(text).of_path(&field);
-            IdentitiesError::Field { line, column, field, problem, remedy }
-        })
+    ) -> Result<Self, YamlError> {
+        yaml::read(text, |file| read(file, secrets, before))
     }
 
     /// Callers that are known one by one, in the file's order.

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::escalation::sinks::Secrets;
 use crate::identity::Role;
+use crate::secrets::Secrets;
 
 use super::Identities;
 

@@ -11,9 +11,9 @@ use serde_saphyr::Spanned;
 
 /// A line and a column, both counted from 1; 0 if unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Place {
-    pub(crate) line: u64,
-    pub(crate) column: u64,
+pub(super) struct Place {
+    pub(super) line: u64,
+    pub(super) column: u64,
 }
 
 impl From<serde_saphyr::Location> for Place {
@@ -34,11 +34,11 @@ struct Setting {
 
 /// Every setting of a text, in its order.
 #[derive(Debug, Default)]
-pub(crate) struct Places(Vec<Setting>);
+pub(super) struct Places(Vec<Setting>);
 
 impl Places {
     /// The places of `text`; none if it is no YAML.
-    pub(crate) fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         let options = serde_saphyr::options! { with_snippet: false };
         let mut places = Self::default();
         if let Ok(root) = serde_saphyr::from_str_with_options::<Spanned<Node>>(text, options) {
@@ -48,7 +48,7 @@ impl Places {
     }
 
     /// Where `path` stands, or the nearest setting that holds it.
-    pub(crate) fn of_path(&self, path: &str) -> Place {
+    pub(super) fn of_path(&self, path: &str) -> Place {
         let mut path = path;
         loop {
             if let Some(setting) = self.0.iter().find(|setting| setting.path == path) {
@@ -63,7 +63,7 @@ impl Places {
     }
 
     /// The last setting whose key or value begins at or before `place`; "the file" if there is none.
-    pub(crate) fn path_at(&self, place: Place) -> &str {
+    pub(super) fn path_at(&self, place: Place) -> &str {
         let begin = |setting: &&Setting| {
             let begins = [setting.key, setting.value].into_iter().filter(|begin| *begin <= place);
             begins.max()
@@ -76,7 +76,7 @@ impl Places {
 
     /// An error of the YAML reader for `text`: its place, the nearest setting, and what is wrong. The text is
     /// never quoted: read it without snippets.
-    pub(crate) fn of_error(text: &str, error: &serde_saphyr::Error) -> (Place, String, String) {
+    pub(super) fn of_error(text: &str, error: &serde_saphyr::Error) -> (Place, String, String) {
         let place = error.location().map_or_else(Place::default, Place::from);
         let message = error.without_snippet().to_string();
         // The place is told once, in front.
