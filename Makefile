@@ -137,7 +137,7 @@ fuzz-seeds:
 	mkdir -p $(FUZZ_HOME)/corpus/identities_parse $(FUZZ_HOME)/corpus/policy_parse $(FUZZ_HOME)/corpus/resume_state
 	cp examples/identities.yaml $(FUZZ_HOME)/corpus/identities_parse
 	cp policies/*.yaml $(FUZZ_HOME)/corpus/policy_parse
-	{ printf '\000\000\000'; cat tests/data/states/version-1.bin; } > $(FUZZ_HOME)/corpus/resume_state/version-1
+	{ printf '\000\000\000'; cat tests/data/states/version-2.bin; } > $(FUZZ_HOME)/corpus/resume_state/version-2
 
 fuzz: setup fuzz-seeds $(CARGO_FUZZ) ## Run FUZZ_TARGETS (all) for FUZZ_SECONDS each (installs cargo-fuzz).
 	@command -v c++ >/dev/null || { echo "A C++ compiler is missing: apt-get install g++" >&2; exit 1; }
@@ -148,7 +148,7 @@ fuzz: setup fuzz-seeds $(CARGO_FUZZ) ## Run FUZZ_TARGETS (all) for FUZZ_SECONDS 
 fuzz-minimise: $(CARGO_FUZZ) ## Keep in fuzz/corpus the fewest inputs that reach all that was reached.
 	$(foreach target,$(FUZZ_TARGETS),mkdir -p $(FUZZ_HOME)/corpus/$(target) fuzz/corpus/$(target) && \
 		cp -n $(FUZZ_HOME)/corpus/$(target)/* fuzz/corpus/$(target)/ 2>/dev/null || true; \
-		$(FUZZ) cmin $(FUZZ_FLAGS) -D $(target) fuzz/corpus/$(target) -- -max_len=$(call MAX_LEN,$(target)) &&) true
+		$(FUZZ) cmin $(FUZZ_FLAGS) -D $(target) fuzz/corpus/$(target) -- -max_len=$(call MAX_LEN,$(target)) -use_counters=0 &&) true
 
 $(CARGO_FUZZ):
 	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(FUZZ_HOME)
@@ -174,5 +174,6 @@ model: setup .venv-training/ready ## Extract features, train, judge and describe
 	$(CARGO) run --release --bin undertone -- evaluate "$(UNDERTONE_CORPORA)" --protocol training/runs/$(MODEL) --out training/runs/$(MODEL)
 	.venv-training/bin/python training/card.py --model models/$(MODEL)
 
-clean: ## Remove what was built and fetched.
-	rm -rf target fuzz/target .onnxruntime .venv-test .venv-training .venv-sbom
+clean: ## Remove what was built and fetched; inputs that fuzzing found (FUZZ_HOME/corpus) stay.
+	rm -rf target fuzz/target fuzz/artifacts generated .onnxruntime .tools .venv .venv-test .venv-training .venv-sbom
+	rm -rf $(FUZZ_HOME)/bin $(FUZZ_HOME)/.crates.toml $(FUZZ_HOME)/.crates2.json sbom-crates.json

@@ -41,7 +41,7 @@ echo "The usual way ..." >&2
 "$python" "$here/python_baseline.py" "$speech" --format json >"$work/python.json"
 
 echo "Undertone, $streams streams for $seconds s ..." >&2
-"$undertone" serve --grpc-address "$grpc" --http-address "$http" --log warn &
+"$undertone" serve --grpc-address "$grpc" --http-address "$http" --log warn --max-load 0 &
 server=$!
 "$python" - "http://$http/readyz" <<'PYTHON'
 import sys, time, urllib.request

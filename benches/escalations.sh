@@ -51,7 +51,7 @@ rules:
     update_every: 1s
     reason: "distress is at {{ distress | percent }}"
 YAML
-BENCH_SECRET=whsec_$(head -c 32 /dev/urandom | base64) "$undertone" serve --log warn \
+BENCH_SECRET=whsec_$(head -c 32 /dev/urandom | base64) "$undertone" serve --log warn --max-load 0 \
     --escalation-store "${STORE:-sqlite:$folder/undertone.db}" --delivery "$folder/delivery.yaml" &
 server=$!
 until python3 -c 'import urllib.request; urllib.request.urlopen("http://127.0.0.1:9464/readyz")' 2>/dev/null; do

@@ -31,17 +31,17 @@ use values::{ms, secs};
 pub const SERVICE: &str = "undertone";
 
 /// Declares every setting once: its type, default, environment variable, documentation, and what else clap
-/// is told of its flag.
+/// is told of its flag. The help shows no value of a variable: some are secrets.
 macro_rules! settings {
     ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $env:literal $(, $clap:tt)?; )+) => {
         /// Settings as typed or read: each may be missing.
         #[derive(Debug, Clone, Default, Args, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct Typed {
-            $( $(#[doc = $doc])+ #[arg(long, env = $env, help_heading = "Settings")] $(#[arg $clap])? pub $name: Option<$type>, )+
+            $( $(#[doc = $doc])+ #[arg(long, env = $env, hide_env_values = true, help_heading = "Settings")] $(#[arg $clap])? pub $name: Option<$type>, )+
             /// Folder of a further model; may be given several times. The first one becomes the default
             /// model.
-            #[arg(long = "model", env = "UNDERTONE_MODELS", value_delimiter = ',', help_heading = "Settings")]
+            #[arg(long = "model", env = "UNDERTONE_MODELS", hide_env_values = true, value_delimiter = ',', help_heading = "Settings")]
             pub models: Vec<PathBuf>,
         }
 
@@ -130,7 +130,7 @@ settings! {
     /// Resident memory above which further streams are refused, in bytes; 0 for nine tenths of what the
     /// control group or the machine has.
     max_memory: u64 = 0, "UNDERTONE_MAX_MEMORY";
-    /// Connections of the gRPC port open at once at most; further ones are closed.
+    /// Connections of the gRPC port open at once at most; further ones are closed. The HTTP port has 128.
     max_connections: u32 = 8192, "UNDERTONE_MAX_CONNECTIONS";
     /// Those of one address; 0 for no limit. Behind a proxy all have its address.
     max_connections_per_address: u32 = 0, "UNDERTONE_MAX_CONNECTIONS_PER_ADDRESS";
@@ -151,8 +151,10 @@ settings! {
     /// Age at which a connection takes no new streams, a tenth more or less, the same for all of one start; 0s
     /// for none. Streams that are open on it go on.
     max_connection_age: Span = secs(0), "UNDERTONE_MAX_CONNECTION_AGE";
-    /// Longest time for a call that is no stream, its request included.
+    /// Longest time for a call that carries a clip, its request included.
     call_timeout: Span = secs(300), "UNDERTONE_CALL_TIMEOUT";
+    /// Longest time for any other call that is no stream, its request included.
+    request_timeout: Span = secs(30), "UNDERTONE_REQUEST_TIMEOUT";
     /// Longest time until a new stream sends its configuration.
     config_timeout: Span = secs(10), "UNDERTONE_CONFIG_TIMEOUT";
     /// Largest audio chunk, in bytes.
@@ -165,11 +167,14 @@ settings! {
     max_clips: u32 = 2, "UNDERTONE_MAX_CLIPS";
     /// Clips that may wait for that, or be on their way; further ones are refused.
     max_clips_waiting: u32 = 16, "UNDERTONE_MAX_CLIPS_WAITING";
+    /// Share of the places for clips, and of those for watches, that one tenant may take; in the tenant `default`
+    /// one identity. One place at least; 1 for all.
+    max_share: f32 = 0.5, "UNDERTONE_MAX_SHARE";
     /// Longest stream, by its audio.
     max_stream_length: Span = secs(4 * 3600), "UNDERTONE_MAX_STREAM_LENGTH";
     /// Longest time without a message from the client.
     idle_timeout: Span = secs(60), "UNDERTONE_IDLE_TIMEOUT";
-    /// Longest time that a client may leave its estimates unread.
+    /// Longest time that a client may leave unread what it is sent.
     send_timeout: Span = secs(30), "UNDERTONE_SEND_TIMEOUT";
     /// How many times faster than real time audio may come after the first burst; 0 for no limit.
     max_realtime_factor: f32 = 20.0, "UNDERTONE_MAX_REALTIME_FACTOR";
@@ -177,7 +182,8 @@ settings! {
     realtime_burst: Span = secs(300), "UNDERTONE_REALTIME_BURST";
     /// Silence after which a `NO_SPEECH` warning is sent, and again after each further such stretch.
     no_speech_warning: Span = secs(30), "UNDERTONE_NO_SPEECH_WARNING";
-    /// Time from SIGTERM to the end of the process at most.
+    /// Longest time from SIGTERM until streams, watches and deliveries are cut off. The process ends within two
+    /// seconds and the flush of telemetry (`otlp_timeout`, 5s for metrics) after that.
     drain_deadline: Span = secs(10), "UNDERTONE_DRAIN_DEADLINE";
     /// How long a stream with checkpoints can be gone on with, and its session counts as alive, after it
     /// has broken off; 0s: streams have no checkpoints.
@@ -328,13 +334,19 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file that is no such TOML.
-    #[error("{path}: {source}")]
+    /// A file that is no such TOML. Its text is not repeated: it may hold secrets.
+    #[error("{path}: line {line}, column {column}: {}{problem}", of_key(.key))]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Why, with line and column.
-        source: Box<toml::de::Error>,
+        /// Line, counted from 1.
+        line: usize,
+        /// Column, counted from 1, in characters.
+        column: usize,
+        /// The setting on that line; empty if none is.
+        key: String,
+        /// Why.
+        problem: String,
     },
     /// A value that cannot be used.
     #[error("{key}: {problem}")]
@@ -362,8 +374,25 @@ impl Source {
 fn read_file(path: &Path) -> Result<Typed, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    toml::from_str(&text)
-        .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
+    toml::from_str(&text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let before = text.get(..at).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |end| end + 1);
+        let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let fits = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let key = line.split_once('=').map(|(key, _)| key.trim()).filter(|key| fits(key));
+        ConfigError::Syntax {
+            path: path.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before.get(start..).unwrap_or_default().chars().count() + 1,
+            key: key.unwrap_or_default().to_owned(),
+            problem: error.message().trim_end().to_owned(),
+        }
+    })
+}
+
+fn of_key(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("{key}: ") }
 }
 
 impl Settings {
@@ -470,7 +499,12 @@ impl Settings {
     /// whoever comes back within `resume_window` finds it alive, whenever it was last spoken of.
     fn session_window(&self) -> Duration {
         let window = self.resume_window.0;
-        if window.is_zero() { Duration::from_secs(30) } else { window.mul_f32(1.5) }
+        if window.is_zero() { Duration::from_secs(30) } else { window.mul_f32(2.0) }
+    }
+
+    /// The share of places that one tenant or identity may take. Without identities all callers are one.
+    pub fn share(&self) -> f32 {
+        if self.has_identities() { self.max_share } else { 1.0 }
     }
 
     /// What a session gets that does not say.
@@ -546,6 +580,12 @@ mod tests {
             ("trace_ratio = 1.5", "trace_ratio"),
             ("trace_stage_interval = \"0s\"", "trace_stage_interval"),
             ("otlp_endpoint = \"localhost:4317\"", "otlp_endpoint"),
+            ("otlp_endpoint = \"http://a b\"", "otlp_endpoint"),
+            ("otlp_endpoint = \"http://\"", "otlp_endpoint"),
+            ("otlp_endpoint = \"http://me@collector:4317\"", "otlp_endpoint"),
+            ("otlp_endpoint = \"ftp://collector\"", "otlp_endpoint"),
+            ("max_share = 0.0", "max_share"),
+            ("request_timeout = \"0s\"", "request_timeout"),
             ("otlp_ca = \"ca.pem\"", "otlp_ca"),
             ("resource_attributes = \"a=b,c\"", "resource_attributes"),
             ("max_streams = \"many\"", "max_streams"),
@@ -573,5 +613,24 @@ mod tests {
         std::fs::write(&path, "planted").unwrap();
         let error = settings.otlp_headers().unwrap_err().to_string();
         assert!(error.contains("otlp_headers_file") && !error.contains("planted"), "{error}");
+    }
+
+    #[test]
+    fn a_file_with_a_fault_is_told_by_its_place_and_not_by_its_text() {
+        for (text, place) in [
+            (
+                "log = \"info\"\notlp_headers = \"authorization=planted",
+                "line 2, column 38: otlp_headers: ",
+            ),
+            ("otlp_header = \"authorization=Bearer planted\"", "line 1, column 1: otlp_header"),
+            ("escalation_store = postgres://u:planted@db/x", "line 1, column 20"),
+            ("\nmax_streams = \"many\" # planted", "line 2, column 15: max_streams: "),
+        ] {
+            let error = file(text).unwrap_err().to_string();
+            assert!(error.contains(place) && !error.contains("planted"), "{error}");
+        }
+        let userinfo = file("otlp_endpoint = \"http://me:planted@collector:4317\"");
+        let error = userinfo.unwrap_err().to_string();
+        assert!(error.contains("otlp_headers") && !error.contains("planted"), "{error}");
     }
 }

@@ -8,19 +8,25 @@
 //! Always:
 //! 1. Labels are bounded: enumerations, and names that the operator has configured (models, sinks). Never a
 //!    session, a client or a client's words.
-//! 2. No span and no metric carries audio, what somebody feels, or a label's value.
+//! 2. No metric carries anything of a person, and nothing carries audio or a label's value. Spans and log lines
+//!    name the session, and of an escalation policy, rule and severity: who reads them learns that a rule has
+//!    found somebody in need. That is deliberate: it is what operators look for.
 //! 3. What happens for every chunk costs no span: stages are looked at every so many seconds, see
 //!    [`stage`].
 //!
 //! | module | what |
 //! |---|---|
 //! | [`instrument`] | an instrument and its description, declared once |
+//! | [`labels`] | the values that labels have |
+//! | [`seldom`] | what is said now and then, however often it happens |
 //! | [`trace`] | spans of calls, sessions and escalations |
 //! | [`stage`] | where the time of one chunk went |
 //! | [`process`] | the process itself: CPU time, memory, descriptors, threads, the runtime's workers |
 
 pub mod instrument;
+pub mod labels;
 pub mod process;
+pub mod seldom;
 pub mod stage;
 pub mod trace;
 
@@ -57,7 +63,7 @@ instruments! {
     /// The service's instruments.
     pub struct Metrics {
         calls: Histogram<f64> = "rpc.server.call.duration", "s", CALL_SECONDS,
-            ["rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"],
+            ["rpc.system.name", "rpc.method", "rpc.status_code", "error.type"],
             "Calls ended: unary ones and streams";
         handshakes_failed: Counter<u64> = "undertone.tls.handshake.failures", "{handshake}", [],
             ["reason"], "TLS handshakes that failed";
@@ -70,7 +76,7 @@ instruments! {
         streams: Counter<u64> = "undertone.streams", "{stream}", [],
             ["outcome"], "Streams ended";
         refused: Counter<u64> = "undertone.streams.refused", "{stream}", [],
-            ["reason"], "Streams refused";
+            ["call", "reason"], "Streams and clips refused, and streams ended because a quota was used up";
         refused_connections: Counter<u64> = "undertone.connections.refused", "{connection}", [],
             ["reason"], "Connections refused, or broken off before they said anything";
         resumed: Counter<u64> = "undertone.streams.resumed", "{stream}", [],
@@ -82,7 +88,7 @@ instruments! {
         hops: Counter<u64> = "undertone.hops", "{hop}", [],
             [], "Hops (16 ms) analysed, per stream (not per channel)";
         chunks: Counter<u64> = "undertone.chunks", "{chunk}", [],
-            [], "Chunks received";
+            [], "Chunks analysed";
         estimates: Counter<u64> = "undertone.estimates", "{estimate}", [],
             [], "Estimates sent";
         abstentions: Counter<u64> = "undertone.abstentions", "{estimate}", [],
@@ -132,7 +138,7 @@ instruments! {
         policy_reloads: Counter<u64> = "undertone.policy.reloads", "{policy}", [],
             ["outcome"], "Policies read anew";
         secret_reloads: Counter<u64> = "undertone.secrets.reloads", "{reload}", [],
-            ["kind", "outcome"], "Certificates, identities and keys read anew";
+            ["kind", "outcome"], "Certificates, identities and keys that changed and were read anew";
         certificate_expiry: Gauge<u64> = "undertone.tls.certificate.expiry", "s", [],
             [], "When the certificate in force expires, in Unix time";
         exports: Counter<u64> = "undertone.telemetry.exports", "{export}", [],
@@ -161,9 +167,27 @@ impl Metrics {
     fn at_zero(self) -> Self {
         self.escalations_lost.add(0, &[]);
         self.suppressed.add(0, &[]);
-        self.refused.add(0, &[KeyValue::new("reason", "full")]);
+        for reason in labels::OVERLOAD {
+            let labels = [KeyValue::new("call", "stream"), KeyValue::new("reason", *reason)];
+            self.refused.add(0, &labels);
+        }
+        for outcome in labels::BROKEN_OFF {
+            self.streams.add(0, &[KeyValue::new("outcome", *outcome)]);
+        }
         self.policy_reloads.add(0, &[KeyValue::new("outcome", "refused")]);
+        for kind in labels::SECRETS {
+            let labels = [KeyValue::new("kind", *kind), KeyValue::new("outcome", "refused")];
+            self.secret_reloads.add(0, &labels);
+        }
         self
+    }
+
+    /// Deliveries are made to `sink`: what alerts wait for stands at 0 from now on.
+    pub fn sink(&self, sink: &str) {
+        for outcome in labels::GIVEN_UP {
+            let sink = KeyValue::new("sink", sink.to_owned());
+            self.attempts.add(0, &[sink, KeyValue::new("outcome", *outcome)]);
+        }
     }
 
     /// A call of `method` ended with a status such as `OK` after `took`. Both are of enumerations.
@@ -171,7 +195,7 @@ impl Metrics {
         let mut labels = vec![
             KeyValue::new("rpc.system.name", "grpc"),
             KeyValue::new("rpc.method", method),
-            KeyValue::new("rpc.response.status_code", status),
+            KeyValue::new("rpc.status_code", status),
         ];
         if trace::is_server_fault(status) {
             labels.push(KeyValue::new("error.type", status));
@@ -194,7 +218,8 @@ impl Metrics {
         self.quota_refusals.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// A stream asked to be resumed: "resumed", or why not.
+    /// A stream asked to be resumed: "resumed", the stable reason why it cannot be, or "refused" where the token
+    /// is good and something else speaks against it.
     pub fn resume_asked(&self, outcome: &'static str) {
         self.resumed.add(1, &[KeyValue::new("outcome", outcome)]);
     }
@@ -236,9 +261,19 @@ impl Metrics {
         self.streams.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
-    /// A stream was refused.
+    /// A stream was refused, or ended because a quota was used up.
     pub fn stream_refused(&self, reason: &'static str) {
-        self.refused.add(1, &[KeyValue::new("reason", reason)]);
+        self.call_refused("stream", reason);
+    }
+
+    /// A clip was refused.
+    pub fn clip_refused(&self, reason: &'static str) {
+        self.call_refused("clip", reason);
+    }
+
+    fn call_refused(&self, call: &'static str, reason: &'static str) {
+        let labels = [KeyValue::new("call", call), KeyValue::new("reason", reason)];
+        self.refused.add(1, &labels);
     }
 
     /// A connection was refused or broken off before it said anything.
@@ -344,7 +379,7 @@ impl Metrics {
         self.policy_reloads.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
-    /// "certificates", "identities" or "keys" were read anew.
+    /// A secret of a `kind` of [`labels::SECRETS`] was read anew.
     pub fn secret_reload(&self, kind: &'static str, outcome: &'static str) {
         let labels = [KeyValue::new("kind", kind), KeyValue::new("outcome", outcome)];
         self.secret_reloads.add(1, &labels);

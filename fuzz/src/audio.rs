@@ -10,11 +10,19 @@ const MAX_BYTES: usize = 1 << 16;
 /// A stream: five bytes choose encoding, channels, rate and lane, one the size of the chunks; the rest
 /// is audio. Chunked and in one piece, it must give the same bits, all finite, or the same error.
 pub fn audio_decode(data: &[u8]) {
-    let Some((&[coding, channels, rate_low, rate_high, mask, chunk], audio)) = data.split_first_chunk()
+    let Some((&[coding, channels, rate_low, rate_high, mask, chunk], audio)) =
+        data.split_first_chunk()
     else {
         return;
     };
     let audio = &audio[..audio.len().min(MAX_BYTES)];
+    // The rates that clients send, half of the time, any other the other half.
+    let rate = if coding >> 2 < 32 {
+        let usual = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000];
+        usual[usize::from(coding >> 2) % usual.len()]
+    } else {
+        u32::from(u16::from_le_bytes([rate_low, rate_high])) % 40_001 + 8_000
+    };
     let format = AudioFormat {
         encoding: match coding % 4 {
             0 => Encoding::Linear16,
@@ -23,17 +31,7 @@ pub fn audio_decode(data: &[u8]) {
             _ => Encoding::ALaw,
         },
         channels: ChannelCount::new(u32::from(channels % 8) + 1).expect("1 to 8"),
-        rate: match coding >> 2 {
-            // The rates that clients send, half of the time, any other the other half.
-            n @ 0..=31 => {
-                let usual = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000];
-                SampleRate::new(usual[usize::from(n) % usual.len()]).expect("8 to 48 kHz")
-            }
-            _ => {
-                let any = u32::from(u16::from_le_bytes([rate_low, rate_high])) % 40_001 + 8_000;
-                SampleRate::new(any).expect("8 to 48 kHz")
-            }
-        },
+        rate: SampleRate::new(rate).expect("8 to 48 kHz"),
     };
     let members: Vec<usize> = (0..8).filter(|channel| mask >> channel & 1 == 1).collect();
     let lanes = [Lane::of(&members), Lane::channel(0)];
@@ -80,7 +78,8 @@ fn take(intake: &mut Intake, hops: &mut Vec<u32>) {
 /// error or in finite samples.
 pub fn container_decode(data: &[u8]) {
     let Some((&hint, file)) = data.split_first() else { return };
-    let hints = [None, Some("wav"), Some("flac"), Some("ogg"), Some("mp3"), Some("m4a"), Some("mkv")];
+    let hints =
+        [None, Some("wav"), Some("flac"), Some("ogg"), Some("mp3"), Some("m4a"), Some("mkv")];
     let file = Bytes::copy_from_slice(&file[..file.len().min(MAX_BYTES)]);
     let Ok(reader) = ClipReader::from_bytes(file, hints[usize::from(hint) % hints.len()]) else {
         return;

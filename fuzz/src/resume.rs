@@ -56,12 +56,13 @@ fn damaged(mut bytes: Vec<u8>, damage: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// [`save`], once for every format and 32 stops.
+/// [`save`], once for every model, format and 32 stops.
 fn saved(model: &Arc<Model>, format: u8, stop: u8) -> Vec<u8> {
-    static SAVED: Mutex<BTreeMap<(u8, u8), Vec<u8>>> = Mutex::new(BTreeMap::new());
+    static SAVED: Mutex<BTreeMap<(String, u8, u8), Vec<u8>>> = Mutex::new(BTreeMap::new());
     let (format, stop) = (format & 0xf, stop & 0xf8);
     let mut saved = SAVED.lock().expect("nobody panics while it is held");
-    saved.entry((format, stop)).or_insert_with(|| save(model, format, stop)).clone()
+    let key = (model.manifest.name.clone(), format, stop);
+    saved.entry(key).or_insert_with(|| save(model, format, stop)).clone()
 }
 
 /// A good state, in bytes, of a stream that was left after `stop` eightieths of a second.

@@ -15,7 +15,8 @@ use undertone::model::{Manifest, Model, Models};
 use undertone::session::admission::Quotas;
 use undertone::session::load::LoadLimits;
 use undertone::session::{
-    Admission, Context, Keyring, Limits, Outcome, Registry, Resuming, Source, SourceError, actor,
+    Admission, Context, Keyring, Limits, OUTBOX, Outcome, Registry, Resuming, Source, SourceError,
+    actor,
 };
 use undertone::wire::parse::Defaults;
 use undertone::wire::v1;
@@ -79,7 +80,7 @@ pub fn session_with(data: &[u8], models: &Models) {
     };
     let messages = source.messages.len();
     let (responses, ended) = RUNTIME.block_on(async {
-        let (outbox, mut inbox) = mpsc::channel(actor::OUTBOX);
+        let (outbox, mut inbox) = mpsc::channel(OUTBOX);
         let session = async {
             let permit = context.admission.admit(&Identity::anonymous()).expect("there is room");
             let ended = actor::run(&context, &permit, &mut source, &outbox).await;

@@ -29,6 +29,10 @@ pub(super) const DEFAULT_TARGET: &str = "http://127.0.0.1:50051";
 const DEFAULT_PORT: u16 = 50051;
 /// Longest wait for a connection: a server on the same continent answers in a tenth of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two pings on a connection, and the longest wait for an answer to one. A machine that dies or a
+/// network that changes says nothing: TCP alone would notice after a quarter of an hour, when no resume token is
+/// good any more.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// What a server, or the way to it, answered instead of doing what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +47,8 @@ pub(super) struct Failure {
     reason: Option<String>,
     /// What to do now.
     remedy: Option<String>,
+    /// Milliseconds to wait at least before another attempt.
+    retry_ms: u64,
 }
 
 impl Failure {
@@ -54,7 +60,14 @@ impl Failure {
             fields: Vec::new(),
             reason: None,
             remedy: None,
+            retry_ms: 0,
         }
+    }
+
+    /// A server's refusal.
+    #[cfg(test)]
+    pub(super) fn refused(code: &'static str, reason: &str) -> Self {
+        Self { code, reason: Some(reason.to_owned()), ..Self::unavailable("no") }
     }
 
     fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -62,10 +75,24 @@ impl Failure {
         self
     }
 
-    /// Whether another attempt, here or elsewhere, may go better.
+    /// Whether another attempt of a stream that had begun, here or elsewhere, may go better.
     pub(super) fn may_pass(&self) -> bool {
         ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "RESOURCE_EXHAUSTED"]
             .contains(&self.code)
+            // Its server has not noticed yet that it broke off.
+            || self.is_reason("SESSION_ID_TAKEN")
+            // Another token may lie in the file soon.
+            || self.is_reason("TOKEN_EXPIRED")
+    }
+
+    /// Whether a stream cannot be gone on with from its token, now or ever.
+    pub(super) fn refuses_token(&self) -> bool {
+        self.reason.as_deref().is_some_and(|reason| reason.starts_with("RESUME_"))
+    }
+
+    /// How long the server wants to be left alone.
+    pub(super) fn retry_after(&self) -> Duration {
+        Duration::from_millis(self.retry_ms)
     }
 
     /// Whether it is for this reason.
@@ -135,6 +162,7 @@ impl From<Status> for Failure {
             fields,
             reason: details.error_info().map(|info| info.reason.clone()),
             remedy,
+            retry_ms: retry.map_or(0, |retry| u64::try_from(retry.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -209,6 +237,9 @@ impl Client {
         };
         let mut endpoint = Endpoint::from(target.clone())
             .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
             // Small messages both ways all the time: waiting to fill packets only adds latency.
             .tcp_nodelay(true);
         if let Some(tls) = credentials.tls() {
@@ -378,11 +409,24 @@ mod tests {
         let status = Status::with_error_details(Code::InvalidArgument, "no", details);
         let failure = Failure::from(status);
         assert_eq!(failure.kind(), "INVALID_ARGUMENT: INVALID_REQUEST");
+        assert_eq!(failure.retry_after(), Duration::from_secs(2));
         assert_eq!(
             failure.to_string(),
             "INVALID_ARGUMENT: no\n  field   config.audio: is missing\n  reason  INVALID_REQUEST\n  \
              remedy  try again in 2s"
         );
+    }
+
+    #[tokio::test]
+    async fn a_server_that_has_fallen_silent_is_noticed_within_seconds() {
+        // The kernel takes the connection and what is sent; nobody ever answers, as after a power cut.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let began = std::time::Instant::now();
+        let client = Client::connect(&target, &Credentials::default()).await.unwrap();
+        let failure = client.stream(tokio_stream::pending()).await.unwrap_err();
+        assert!(failure.may_pass(), "{failure}");
+        assert!(began.elapsed() < 4 * KEEP_ALIVE, "{:?}", began.elapsed());
     }
 
     #[test]

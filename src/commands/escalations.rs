@@ -97,8 +97,8 @@ pub(super) struct ListArgs {
     /// Escalations at most.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
-    /// List deliveries that did not arrive instead: dead letters.
-    #[arg(long)]
+    /// List deliveries that did not arrive instead: dead letters, of all escalations.
+    #[arg(long, conflicts_with_all = ["states", "severity", "of_policies", "session", "tenant", "labels", "within"])]
     dead: bool,
     /// How it is written.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -160,6 +160,9 @@ pub(super) struct ExportArgs {
 
 /// Escalations read at once.
 const PAGE: usize = 500;
+/// Deliveries of one escalation: more than a conversation of a day makes for twenty sinks, and what fits into
+/// memory.
+const DELIVERIES: usize = 1_000_000;
 /// Dead letters made due in one transaction: a server that delivers meanwhile waits for it.
 const REPLAYED_AT_ONCE: usize = 500;
 
@@ -202,9 +205,13 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let mut out = stdout();
     if args.dead {
         let limit = args.limit as usize;
-        let dead = store.deliveries(&[DeliveryState::Dead], None, limit).await?;
-        for record in &dead {
+        // One more than is shown says whether there are more.
+        let dead = store.deliveries(&[DeliveryState::Dead], None, limit.saturating_add(1)).await?;
+        for record in dead.iter().take(limit) {
             print_delivery(&mut out, record, args.format)?;
+        }
+        if dead.len() > limit && args.format == Format::Text {
+            complain!("there are more; --limit shows them");
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -272,7 +279,7 @@ async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let (_, store) = open(&args.source)?;
     let escalation = found(&store, args.id).await?;
     let history = store.history(args.id).await?;
-    let deliveries = store.deliveries(&[], Some(args.id), PAGE).await?;
+    let deliveries = all_deliveries(&store, args.id).await?;
     let attempts = store.attempts(args.id).await?;
     let mut out = stdout();
     if args.format == Format::Json {
@@ -376,10 +383,20 @@ async fn acknowledge(args: &AckArgs) -> anyhow::Result<ExitCode> {
         note: args.note.clone(),
         at: Timestamp::now(),
     };
+    let untold = untold(&store, args.id, &prepared).await?;
     let batch = Batch { changes: vec![&change], ..Batch::default() };
     let done = writer(&store).await?.write(&batch, prepared.delivery()).await?;
     match done.recorded.into_iter().next() {
-        Some(Recorded::New(_)) => tell!("acknowledged by {}", args.by)?,
+        Some(Recorded::New(_)) => {
+            tell!("acknowledged by {}", args.by)?;
+            if !untold.is_empty() {
+                complain!(
+                    "{} will not be told of it: they were told that it was raised, and the settings of this \
+                     command know no such sinks; give it the server's --delivery",
+                    untold.join(", ")
+                );
+            }
+        }
         Some(Recorded::Before(before)) => tell!(
             "already acknowledged by {} at {}",
             before.actor.unwrap_or_default(),
@@ -388,6 +405,23 @@ async fn acknowledge(args: &AckArgs) -> anyhow::Result<ExitCode> {
         Some(Recorded::Unknown) | None => bail!("there is no escalation {}", args.id),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Sinks that have deliveries of the escalation and that these settings do not know: what happens to it now is
+/// routed by these settings, and does not reach them.
+async fn untold(store: &Store, id: Uuid, prepared: &Prepared) -> anyhow::Result<Vec<String>> {
+    let told = all_deliveries(store, id).await?;
+    let mut sinks: Vec<String> = told.into_iter().map(|record| record.sink).collect();
+    sinks.sort_unstable();
+    sinks.dedup();
+    let known = prepared.delivery().sinks();
+    sinks.retain(|sink| known.iter().all(|known| known.name() != sink));
+    Ok(sinks)
+}
+
+/// All deliveries of an escalation: an update every few seconds over hours, to several sinks, makes many.
+async fn all_deliveries(store: &Store, id: Uuid) -> anyhow::Result<Vec<DeliveryRecord>> {
+    Ok(store.deliveries(&[], Some(id), DELIVERIES).await?)
 }
 
 async fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
@@ -449,7 +483,7 @@ async fn write_all(store: &Store, filter: &Filter, out: &mut impl Write) -> anyh
             continue;
         };
         let history = store.history(*id).await?;
-        let deliveries = store.deliveries(&[], Some(*id), PAGE).await?;
+        let deliveries = all_deliveries(store, *id).await?;
         let attempts = store.attempts(*id).await?;
         writeln!(out, "{}", whole(&escalation, &history, &deliveries, &attempts))?;
     }

@@ -28,7 +28,7 @@ only. With --model, or with neither, one model is judged on everything, and nobo
 Clips go through the code of a live stream in chunks of 100 ms, clean and under noise, on the telephone, in \
 a room, too quiet and too loud. docs/evaluation.md has all definitions.
 
-  undertone evaluate corpora --protocol models/undertone-four/protocol --out evaluation
+  undertone evaluate corpora --protocol training/runs/undertone-four --out evaluation
   undertone evaluate corpora --model models/mine --corpora ravdess,savee --conditions clean,telephone
 
 Exit code 1 if a clip could not be judged, 130 if interrupted; nothing is written then.")]

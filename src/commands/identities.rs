@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -64,11 +65,15 @@ fn in_words(identity: &Identity) -> String {
     format!("{}: tenant {}{reach}; may {roles}", identity.name, identity.tenant)
 }
 
-fn token(expires_in: Option<std::time::Duration>) -> anyhow::Result<()> {
+/// The year 10000 in seconds since 1970: RFC 3339 has years of four digits.
+const END_OF_DATES: Duration = Duration::from_secs(253_402_300_800);
+
+fn token(expires_in: Option<Duration>) -> anyhow::Result<()> {
     let expires = expires_in
         .map(|after| {
-            let at = std::time::SystemTime::now().checked_add(after);
-            at.context("--expires-in: that is too far away")
+            let at = SystemTime::now().checked_add(after);
+            at.filter(|at| at.duration_since(UNIX_EPOCH).is_ok_and(|at| at < END_OF_DATES))
+                .context("--expires-in: that is too far away")
         })
         .transpose()?;
     let token = new_token()?;

@@ -1,6 +1,7 @@
 //! `undertone serve`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -31,30 +32,41 @@ fn worker_threads(settings: &Settings) -> usize {
 
 async fn work(settings: Settings, started: Instant) -> anyhow::Result<ExitCode> {
     let observer = Observer::install(&settings).context("telemetry")?;
-    let in_force = toml::to_string(&settings)?.replace('\n', ", ");
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = in_force, "starting");
-    let sockets = Sockets::bind(&settings).await?;
-    // Loading blocks for some 100 ms; nothing else is going on yet.
-    let models = load_models(&settings)?;
-    tell_licences(&models);
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(stop.clone()));
+    // Whatever ends it, be it a port that is taken, is in the log before the log ends.
+    let served = open_and_serve(&settings, started, observer.clone(), stop).await;
+    if let Err(error) = &served {
+        tracing::error!(error = format!("{error:#}"), "ended");
+    } else {
+        tracing::info!("ended");
+    }
+    tokio::task::spawn_blocking(move || observer.shut_down()).await?;
+    // Only now: a second signal ends the process at once also while a collector keeps it waiting.
+    signals.abort();
+    served?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn open_and_serve(
+    settings: &Settings,
+    started: Instant,
+    observer: Arc<Observer>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let in_force = toml::to_string(settings)?.replace('\n', ", ");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = in_force, "starting");
+    let sockets = Sockets::bind(settings).await?;
+    // Loading blocks for some 100 ms; nothing else is going on yet.
+    let models = load_models(settings)?;
+    tell_licences(&models);
     tracing::info!(
         grpc = %sockets.grpc_address()?,
         http = %sockets.http_address()?,
         after_ms = started.elapsed().as_millis(),
         "serving"
     );
-    let served = serve(&settings, models, sockets, observer.clone(), stop).await;
-    signals.abort();
-    if let Err(error) = &served {
-        tracing::error!(%error, "ended");
-    } else {
-        tracing::info!("ended");
-    }
-    tokio::task::spawn_blocking(move || observer.shut_down()).await?;
-    served?;
-    Ok(ExitCode::SUCCESS)
+    Ok(serve(settings, models, sockets, observer, stop).await?)
 }
 
 fn tell_licences(models: &Models) {

@@ -30,7 +30,7 @@ use super::client::{
 };
 use crate::config::Span;
 use crate::wire::{render, v1};
-use carrier::{Carried, Carrier};
+use carrier::{Carried, Carrier, Server};
 use output::{Format, Output};
 use source::{Shape, Source};
 
@@ -69,7 +69,8 @@ rate with all their channels. What is piped in goes out as it comes: raw samples
   undertone stream speech.wav --format json | jq -r 'select(.event == \"utterance\") | .emotion'
 
 A stream that breaks off, or whose server drains, goes on where it was, at whoever answers at the target \
-(--reconnect-for).
+(--reconnect-for). Where that cannot be, because its server's keys are lost for instance, another stream begins \
+with the audio that was not yet safe, and times count from there.
 
 Ctrl-C ends the stream cleanly: the summary still comes, and the exit code is 130. A second one ends the \
 program at once. Exit code 1 if the stream ended badly. NO_COLOR turns colours off.")]
@@ -196,12 +197,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn stream(args: Args) -> anyhow::Result<ExitCode> {
     let source = args.open()?;
     let shape = source.shape();
-    let credentials = args.credentials.read(&args.target)?;
+    let server = Server::new(args.target.clone(), args.credentials.clone())?;
     let (requests, queue) = mpsc::channel(QUEUE);
     let config = v1::StreamConfig { policy: args.policy.choice()?, ..args.config(shape) };
     let (out, responses) = mpsc::channel(QUEUE);
     let patience = args.reconnect_for.0;
-    let server = (args.target.clone(), credentials);
     tokio::spawn(Carrier::new(server, config, patience, queue, out).run());
     let stop = CancellationToken::new();
     let sent = Arc::new(AtomicU64::new(0));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use url::Url;
+
 use super::{ConfigError, Settings, Span, pairs};
 use crate::wire::parse::{
     MAX_CHECKPOINT_INTERVAL, MAX_INTERVAL, MIN_CHECKPOINT_INTERVAL, MIN_INTERVAL,
@@ -61,6 +63,10 @@ impl Settings {
             let on = self.voice_on;
             return refused("voice_off", format!("must be at most voice_on, which is {on}"));
         }
+        if !(self.max_share > 0.0 && self.max_share <= 1.0) {
+            let problem = format!("must be above 0 and at most 1, not {}", self.max_share);
+            return refused("max_share", problem);
+        }
         if !(0.0..=1.0).contains(&self.max_load) {
             return refused("max_load", "must be 0 (no limit) to 1".to_owned());
         }
@@ -84,6 +90,7 @@ impl Settings {
             ("send_timeout", self.send_timeout, Duration::from_millis(100), DAY),
             ("config_timeout", self.config_timeout, Duration::from_millis(100), DAY),
             ("call_timeout", self.call_timeout, Duration::from_millis(100), DAY),
+            ("request_timeout", self.request_timeout, Duration::from_millis(100), DAY),
             ("http_head_timeout", self.http_head_timeout, Duration::from_millis(100), DAY),
             ("preface_timeout", self.preface_timeout, Duration::from_millis(100), DAY),
             ("keepalive_interval", self.keepalive_interval, Duration::from_millis(100), DAY),
@@ -159,8 +166,9 @@ impl Settings {
             return refused("trace_ratio", format!("must be 0 to 1, not {}", self.trace_ratio));
         }
         let endpoint = &self.otlp_endpoint;
-        if !(endpoint.is_empty() || is_http(endpoint)) {
-            let problem = "must begin with http:// or https://; example: http://localhost:4317";
+        if !endpoint.is_empty()
+            && let Err(problem) = check_endpoint(endpoint)
+        {
             return refused("otlp_endpoint", problem.to_owned());
         }
         if !self.otlp_ca.as_os_str().is_empty() && !endpoint.starts_with("https://") {
@@ -174,6 +182,18 @@ fn refused<T>(key: &'static str, problem: String) -> Result<T, ConfigError> {
     Err(ConfigError::Value { key, problem })
 }
 
-fn is_http(url: &str) -> bool {
-    url.starts_with("http://") || url.starts_with("https://")
+/// Whether the exporter takes it. What is wrong with it is told without it: it may hold a password.
+fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
+    let is_http = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+    let url = endpoint.parse::<Url>().ok();
+    match (url, endpoint.parse::<http::Uri>()) {
+        (Some(url), Ok(_)) if is_http => {
+            if url.username().is_empty() && url.password().is_none() {
+                Ok(())
+            } else {
+                Err("must have no user and no password; send a header instead, see otlp_headers")
+            }
+        }
+        _ => Err("must be http:// or https:// with a host; example: http://localhost:4317"),
+    }
 }

@@ -1,7 +1,9 @@
 //! Who can reach the ports, and whether that may be.
 //!
-//! What always holds: a port that other machines can reach has TLS and says who may call, or somebody wrote
-//! `insecure`. Without any configuration only this machine can call.
+//! What always holds: where other machines can reach a port, there is TLS and something that says who may call, or
+//! somebody wrote `insecure`. Without any configuration only this machine can call. Certificates of clients are
+//! asked for on the gRPC port alone: with them and no identities the HTTP port answers everybody, and so tells
+//! nothing of a tenant (`server::http`).
 
 use std::net::SocketAddr;
 

@@ -229,6 +229,9 @@ pub struct Escalation {
     /// Whether it is cleared when its session ends.
     #[serde(default)]
     pub clears_at_end: bool,
+    /// Whether its session was taken for lost: it broke off, and nobody has gone on with it yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broke_off: bool,
 }
 
 /// What a session's escalations have in common.
@@ -300,6 +303,17 @@ impl Escalation {
             cleared_at: None,
             session_ended_at: None,
             clears_at_end: decision.clears_at_end,
+            broke_off: false,
+        }
+    }
+
+    /// Its session goes on: what was made of its end holds no more.
+    pub fn go_on(&mut self) {
+        self.session_ended_at = None;
+        if std::mem::take(&mut self.broke_off) && self.state == State::Cleared {
+            self.state =
+                if self.acknowledged_at.is_some() { State::Acknowledged } else { State::Raised };
+            self.cleared_at = None;
         }
     }
 
@@ -367,7 +381,23 @@ pub fn occurrence_id(escalation: Uuid, kind: Kind, position: Option<SamplePos>) 
     Uuid::new_v5(&escalation, name.as_bytes())
 }
 
-/// The name of a further end of its session: it had ended before, and gone on.
-pub fn ended_again_id(escalation: Uuid, at: Timestamp) -> Uuid {
-    Uuid::new_v5(&escalation, format!("session ended\n{}", at.0).as_bytes())
+/// The name of what may happen to its session more than once.
+pub fn turn_id(escalation: Uuid, turn: Turn, at: Timestamp) -> Uuid {
+    let what = match turn {
+        Turn::Ended => "session ended",
+        Turn::BrokeOff => "session broke off",
+        Turn::WentOn => "session went on",
+    };
+    Uuid::new_v5(&escalation, format!("{what}\n{}", at.0).as_bytes())
+}
+
+/// What may happen to a session more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It ended, after it had ended and gone on.
+    Ended,
+    /// It was taken for lost.
+    BrokeOff,
+    /// It was gone on with after all.
+    WentOn,
 }

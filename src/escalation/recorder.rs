@@ -180,6 +180,7 @@ impl Recorder {
             owner,
             desks,
             file,
+            schema: Schema::Unknown,
             writer: None,
             released: false,
             waiting: VecDeque::new(),
@@ -196,7 +197,7 @@ impl Recorder {
             work.write().await;
             // Whoever starts it may have gone.
             let _ = ready.send(());
-            cut_off.run_until_cancelled(work.run(inbox, stopped, attempts)).await;
+            cut_off.run_until_cancelled(Box::pin(work.run(inbox, stopped, attempts))).await;
         };
         std::thread::Builder::new()
             .name("escalations".to_owned())
@@ -306,6 +307,21 @@ impl From<Job> for Entry {
     }
 }
 
+/// How the store's schema is, as far as this process knows.
+enum Schema {
+    Unknown,
+    Migrating(JoinHandle<Result<(), StoreError>>),
+    UpToDate,
+}
+
+impl Schema {
+    fn doubt(&mut self) {
+        if matches!(self, Self::UpToDate) {
+            *self = Self::Unknown;
+        }
+    }
+}
+
 /// The store is down.
 struct Down {
     until: Instant,
@@ -323,6 +339,7 @@ struct Work {
     desks: Arc<Desks>,
     /// Keeps other servers from the file.
     file: Option<std::fs::File>,
+    schema: Schema,
     writer: Option<Writer>,
     /// Whether this owner's leases of before have been given up.
     released: bool,
@@ -352,13 +369,14 @@ impl Work {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                // Before the jobs, which may never pause: sessions that are not spoken of are ended.
+                _ = attend.tick() => self.attend().await,
+                _ = expiry.tick() => self.expire().await,
                 job = inbox.recv() => match job {
                     Some(job) => self.take(job, &mut inbox).await,
                     None => break,
                 },
                 _ = tick.tick() => self.look().await,
-                _ = attend.tick() => self.attend().await,
-                _ = expiry.tick() => self.expire().await,
             }
         }
         self.wind_up(inbox, attempts).await;
@@ -390,12 +408,10 @@ impl Work {
             return;
         };
         let sinks: Vec<&str> = capacity.iter().map(|(sink, _)| *sink).collect();
-        let due = tokio::time::timeout(self.settings.timeout, writer.is_due(&sinks)).await;
-        match due {
-            Ok(Ok(false)) => {}
-            Ok(Ok(true)) => self.write().await,
-            Ok(Err(error)) => self.fail(&error),
-            Err(_) => self.fail(&StoreError::TimedOut(self.settings.timeout)),
+        match within(self.settings.timeout, writer.is_due(&sinks)).await {
+            Ok(false) => {}
+            Ok(true) => self.write().await,
+            Err(error) => self.fail(&error),
         }
     }
 
@@ -452,11 +468,7 @@ impl Work {
     async fn transact(&mut self, count: usize) -> Result<(), StoreError> {
         let began = Instant::now();
         let limit = self.settings.timeout;
-        let written = match tokio::time::timeout(limit, self.attempt(count)).await {
-            Ok(written) => written,
-            Err(_) => Err(StoreError::TimedOut(limit)),
-        };
-        match written {
+        match within(limit, self.attempt(count)).await {
             Ok(done) => {
                 metrics().store_commit(began.elapsed());
                 self.succeed(count, done).await;
@@ -465,6 +477,10 @@ impl Work {
             Err(error) => {
                 // What a connection has been through cannot be known: the next attempt has a new one.
                 self.writer = None;
+                if matches!(error, StoreError::Database(_)) {
+                    // It may be another database by now.
+                    self.schema.doubt();
+                }
                 Err(error)
             }
         }
@@ -475,8 +491,9 @@ impl Work {
             // The folder may not have been there, or not writable, when the server started.
             self.file = self.store.claim_file()?;
         }
+        self.bring_up_to_date().await?;
         if self.writer.is_none() {
-            self.writer = Some(self.store.writer(&self.owner).await?);
+            self.writer = Some(self.store.connect(&self.owner).await?);
         }
         let Some(writer) = &mut self.writer else {
             return Ok(Done::default());
@@ -518,6 +535,27 @@ impl Work {
             }
         }
         writer.write(&batch, self.delivery.as_ref()).await
+    }
+
+    /// Sees to it that the schema is up to date. A migration that is under way goes on when this is dropped:
+    /// on a table that has grown it takes longer than anybody may wait.
+    async fn bring_up_to_date(&mut self) -> Result<(), StoreError> {
+        if matches!(self.schema, Schema::Unknown) {
+            let store = self.store.clone();
+            self.schema = Schema::Migrating(tokio::spawn(async move { store.migrate().await }));
+        }
+        let Schema::Migrating(migration) = &mut self.schema else {
+            return Ok(());
+        };
+        // Before the time-out of the whole, which would say that the store does not answer.
+        let limit = self.settings.timeout.mul_f32(0.8);
+        let migrated = match tokio::time::timeout(limit, migration).await {
+            Ok(Ok(migrated)) => migrated,
+            Ok(Err(panicked)) => Err(StoreError::Thread(std::io::Error::other(panicked))),
+            Err(_) => return Err(StoreError::Migrating),
+        };
+        self.schema = if migrated.is_ok() { Schema::UpToDate } else { Schema::Unknown };
+        migrated
     }
 
     async fn succeed(&mut self, count: usize, done: Done) {
@@ -644,10 +682,8 @@ impl Work {
             let Some(writer) = &mut self.writer else {
                 return;
             };
-            match tokio::time::timeout(limit, writer.keep_alive(some, window)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return self.fail(&error),
-                Err(_) => return self.fail(&StoreError::TimedOut(limit)),
+            if let Err(error) = within(limit, writer.keep_alive(some, window)).await {
+                return self.fail(&error);
             }
         }
         if Instant::now() >= self.sweep_from {
@@ -663,17 +699,17 @@ impl Work {
             };
             let delivery = self.delivery.as_ref();
             let ended = writer.end_lost(LOST_IN_BATCH, delivery);
-            let (sessions, occurrences, latest) = match tokio::time::timeout(limit, ended).await {
-                Ok(Ok(ended)) => ended,
-                Ok(Err(error)) => return self.fail(&error),
-                Err(_) => return self.fail(&StoreError::TimedOut(limit)),
+            let lost = match within(limit, ended).await {
+                Ok(lost) => lost,
+                Err(error) => return self.fail(&error),
             };
-            if sessions > 0 {
+            if lost.sessions > 0 {
+                let sessions = lost.sessions;
                 tracing::info!(sessions, "sessions broke off and have not been gone on with");
             }
-            occurrences.iter().for_each(note);
-            self.see(latest);
-            if sessions < LOST_IN_BATCH {
+            lost.occurrences.iter().for_each(note);
+            self.see(lost.latest);
+            if lost.looked_at < LOST_IN_BATCH {
                 return;
             }
         }
@@ -689,13 +725,12 @@ impl Work {
                 return;
             };
             let limit = self.settings.timeout;
-            match tokio::time::timeout(limit, writer.expire(cutoff, EXPIRED_IN_BATCH)).await {
-                Ok(Ok(0)) => return,
-                Ok(Ok(expired)) => {
+            match within(limit, writer.expire(cutoff, EXPIRED_IN_BATCH)).await {
+                Ok(0) => return,
+                Ok(expired) => {
                     tracing::info!(expired, "escalations removed at the end of their retention");
                 }
-                Ok(Err(error)) => return self.fail(&error),
-                Err(_) => return self.fail(&StoreError::TimedOut(limit)),
+                Err(error) => return self.fail(&error),
             }
         }
     }
@@ -745,6 +780,14 @@ impl Drop for Work {
     }
 }
 
+/// What `work` gives, if it does so within `limit`.
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(StoreError::TimedOut(limit)))
+}
+
 /// Something has been committed that was not there before.
 fn note(occurrence: &Occurrence) {
     let escalation = &occurrence.escalation;
@@ -769,8 +812,12 @@ fn discard(entry: Entry, why: &str) {
     }
 }
 
-/// The last resort: the log has it.
+/// The last resort: the log has it. What only says how a session is goes unsaid: it shows in the store.
 fn lose(change: &Change, why: &str) {
+    if matches!(change, Change::SessionEnded { .. } | Change::Resumed { .. }) {
+        tracing::warn!(?change, why, "a session's end or return was not recorded");
+        return;
+    }
     metrics().escalation_lost();
     tracing::error!(?change, why, "an escalation was not recorded");
 }

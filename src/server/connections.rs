@@ -1,8 +1,9 @@
 //! Connections of a port: how many there may be, and that each begins to speak.
 //!
 //! In: sockets as they are accepted. Out: the same, [`Held`]: counted for as long as they live, and
-//! broken off if the client has not sent an HTTP/2 preface's worth of bytes in time. What comes behind
-//! the preface has time-outs of its own in HTTP/2 (pings) and on the HTTP port (a request's head).
+//! broken off if the client has not sent an HTTP/2 preface's worth of bytes in time, or leaves what it is
+//! sent unread. What comes behind the preface has time-outs of its own in HTTP/2 (pings) and on the HTTP port
+//! (a request's head).
 //!
 //! Whoever accepts asks [`Connections::admit`] first, so that a client that is too many costs an accept
 //! and a close, and wraps what speaks HTTP by [`Place::hold`]: the socket, or TLS on top of it once the
@@ -12,7 +13,6 @@
 //! of it at once and go elsewhere.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -32,8 +32,11 @@ use crate::telemetry::metrics;
 
 /// Length of HTTP/2's connection preface, RFC 9113, section 3.4: by then it is clear what is spoken.
 const PREFACE: usize = 24;
-/// File descriptors that the process needs besides these connections: store, sinks, HTTP port.
-const OTHER_FILES: u64 = 128;
+/// Connections of the HTTP port at most: scrapers and probes come one by one.
+const HTTP_CONNECTIONS: u32 = 128;
+/// File descriptors that the process needs besides connections of the gRPC port: store, sinks, and the HTTP
+/// port's.
+const OTHER_FILES: u64 = 128 + HTTP_CONNECTIONS as u64;
 /// Pause after an accept that failed: with no descriptor left it would fail again at once.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
@@ -41,7 +44,15 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Connections {
     shared: Arc<Shared>,
-    preface_timeout: Duration,
+    timeouts: Timeouts,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Timeouts {
+    /// Until a client begins to speak.
+    preface: Duration,
+    /// For which a client may leave unread what it is sent.
+    unread: Duration,
 }
 
 #[derive(Debug)]
@@ -67,15 +78,29 @@ impl Shared {
 }
 
 impl Connections {
-    /// None is open yet. Raises the process's limit of open files as far as it may, if that is needed.
+    /// Those of the gRPC port; none is open yet. Raises the process's limit of open files as far as it may, if
+    /// that is needed.
     pub fn new(settings: &Settings) -> Self {
+        let limit = room(settings.max_connections);
+        Self::limited(limit, settings.max_connections_per_address, settings)
+    }
+
+    /// Those of the HTTP port.
+    pub(super) fn of_http(settings: &Settings) -> Self {
+        Self::limited(HTTP_CONNECTIONS, 0, settings)
+    }
+
+    fn limited(limit: u32, per_address: u32, settings: &Settings) -> Self {
         Self {
             shared: Arc::new(Shared {
-                limit: room(settings.max_connections) as usize,
-                per_address: settings.max_connections_per_address as usize,
+                limit: limit as usize,
+                per_address: per_address as usize,
                 open: Mutex::default(),
             }),
-            preface_timeout: settings.preface_timeout.0,
+            timeouts: Timeouts {
+                preface: settings.preface_timeout.0,
+                unread: settings.send_timeout.0,
+            },
         }
     }
 
@@ -100,8 +125,7 @@ impl Connections {
         }
         open.count += 1;
         drop(open);
-        let preface_timeout = self.preface_timeout;
-        Some(Place { shared: shared.clone(), address, preface_timeout })
+        Some(Place { shared: shared.clone(), address, timeouts: self.timeouts })
     }
 
     /// Accepts from `listener`, one after the other, those for which there is a place.
@@ -141,14 +165,14 @@ fn room(wanted: u32) -> u32 {
 pub struct Place {
     shared: Arc<Shared>,
     address: Option<IpAddr>,
-    preface_timeout: Duration,
+    timeouts: Timeouts,
 }
 
 impl Place {
     /// `io` in this place, for as long as it lives. The client has to begin to speak HTTP from now on.
     pub fn hold<IO>(self, io: IO) -> Held<IO> {
-        let deadline = Some(Box::pin(sleep(self.preface_timeout)));
-        Held { io, _place: self, deadline, heard: 0 }
+        let deadline = Some(Box::pin(sleep(self.timeouts.preface)));
+        Held { io, place: self, deadline, heard: 0, unread: None }
     }
 }
 
@@ -171,10 +195,31 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Held<IO> {
     io: IO,
-    _place: Place,
+    place: Place,
     /// Until enough has been heard.
     deadline: Option<Pin<Box<Sleep>>>,
     heard: usize,
+    /// As long as nothing more can be written: until that is too long.
+    unread: Option<Pin<Box<Sleep>>>,
+}
+
+impl<IO> Held<IO> {
+    /// What came of writing, or that it has been waited for too long.
+    fn written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.unread = None;
+            return written;
+        }
+        let limit = self.place.timeouts.unread;
+        let unread = self.unread.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(unread.as_mut().poll(context));
+        metrics().connection_refused("unread");
+        Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)))
+    }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Held<IO> {
@@ -208,7 +253,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(context, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(context, bytes);
+        this.written(context, written)
     }
 
     fn poll_write_vectored(
@@ -216,7 +263,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(context, slices);
+        this.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -224,11 +273,15 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(context)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_flush(context);
+        this.written(context, written)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_shutdown(context);
+        this.written(context, written)
     }
 }
 
@@ -249,23 +302,6 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The socket's own address.
-    ///
-    /// # Errors
-    /// If the operating system does not say.
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// The next connection, which speaks HTTP from its first byte on.
-    ///
-    /// # Cancellation
-    /// Safe: nothing is held that is not given back.
-    pub(super) async fn next(&mut self) -> (Held<TcpStream>, SocketAddr) {
-        let (stream, peer, place) = poll_fn(|context| self.poll(context)).await;
-        (place.hold(stream), peer)
-    }
-
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -376,5 +412,35 @@ mod tests {
         let mut late = [0];
         let (read, ()) = tokio::join!(held.read_exact(&mut late), write);
         assert_eq!((read.unwrap(), &late), (1, b"x"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_broken_off_and_one_that_reads_slowly_is_not() {
+        let place = connections(1, 0).admit(peer(1)).unwrap();
+        let limit = place.timeouts.unread;
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut held = place.hold(server);
+        let slowly = async {
+            for _ in 0..10 {
+                tokio::time::sleep(limit.mul_f32(0.9)).await;
+                client.read_exact(&mut [0; 64]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(held.write_all(&[0; 11 * 64]), slowly);
+        written.unwrap();
+        let began = tokio::time::Instant::now();
+        let error = held.write_all(b"x").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), limit);
+    }
+
+    #[test]
+    fn the_http_port_has_connections_of_its_own_and_not_those_of_the_grpc_port() {
+        let settings = Settings { max_connections: 1, ..Settings::default() };
+        let http = Connections::of_http(&settings);
+        let open: Vec<_> = (0..HTTP_CONNECTIONS).map(|_| http.admit(peer(1)).unwrap()).collect();
+        assert!(http.admit(peer(1)).is_none());
+        assert!(Connections::new(&settings).admit(peer(1)).is_some());
+        drop(open);
     }
 }

@@ -1,4 +1,5 @@
-//! The emotion service behind two doors: a wide one for clips, a narrow one for all else.
+//! The emotion service behind three doors: a wide one for clips, a narrow one for streams, a slit for all
+//! else.
 //!
 //! In: calls of `undertone.v1.EmotionService`. Out: the service's answers, or a refusal. A decoder takes
 //! messages of one size for all methods of a service, and it is `AnalyzeAudio` alone that carries whole
@@ -6,61 +7,62 @@
 //! are let in by number before the first byte of them is read, since each is held whole until it is
 //! decoded.
 //!
-//! Always:
-//! 1. What the messages under way may take is bounded: chunks by the streams there may be, clips by
-//!    `max_clips` and `max_clips_waiting`.
-//! 2. A call ends within `call_timeout`, however slowly its request comes. Streams are no calls in this
-//!    sense: they answer at once and have time-outs of their own.
+//! What always holds: what the messages under way may take is bounded: chunks by the streams there may be,
+//! clips by `max_clips` and `max_clips_waiting`, of which nobody has more than `max_share`; all others are
+//! small.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Body, BoxFuture, Service as Call, StdError, http};
 use tonic::server::NamedService;
 
+use super::places::Places;
 use super::{Service, status};
 use crate::config::Settings;
+use crate::identity::Identity;
 use crate::telemetry::metrics;
 use crate::wire::v1::emotion_service_server::EmotionServiceServer;
 
 /// The method that carries whole clips.
-const CLIPS: &str = "/undertone.v1.EmotionService/AnalyzeAudio";
+pub(super) const CLIPS: &str = "/undertone.v1.EmotionService/AnalyzeAudio";
+/// The one that carries chunks.
+const STREAMS: &str = "/undertone.v1.EmotionService/StreamEmotion";
 /// What a message may have besides its audio, bytes: a configuration with a policy fits.
 const BESIDES: usize = 128 * 1024;
+/// Largest message that carries no audio, bytes: names, identifiers, filters with labels and notes of a
+/// thousand bytes are far smaller.
+pub(super) const SMALL: usize = 64 * 1024;
 
 type Emotion = EmotionServiceServer<Service>;
 
 /// The service behind its doors.
 #[derive(Debug, Clone)]
 pub(super) struct Doors {
-    narrow: Emotion,
     wide: Emotion,
-    clips: Arc<Semaphore>,
-    max_clips: usize,
-    timeout: Duration,
+    narrow: Emotion,
+    slit: Emotion,
+    clips: Arc<Places>,
 }
 
 impl Doors {
     pub(super) fn new(service: Service, settings: &Settings) -> Self {
         let service = Arc::new(service);
-        let door = |bytes: u32| {
+        let door = |bytes: usize| {
             Emotion::from_arc(service.clone())
-                .max_decoding_message_size(bytes as usize + BESIDES)
+                .max_decoding_message_size(bytes)
                 .accept_compressed(CompressionEncoding::Gzip)
         };
         let max_clips = settings.max_clips as usize + settings.max_clips_waiting as usize;
+        // A stream may begin with a resume token.
+        let chunk = settings.max_chunk_bytes.max(settings.max_resume_token_bytes);
         Self {
-            // A stream may begin with a resume token.
-            narrow: door(settings.max_chunk_bytes.max(settings.max_resume_token_bytes)),
-            wide: door(settings.max_clip_bytes),
-            clips: Arc::new(Semaphore::new(max_clips)),
-            max_clips,
-            timeout: settings.call_timeout.0,
+            wide: door(settings.max_clip_bytes as usize + BESIDES),
+            narrow: door(chunk as usize + BESIDES),
+            slit: door(SMALL),
+            clips: Places::new(max_clips, settings.share()),
         }
     }
 }
@@ -83,21 +85,31 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let limit = self.timeout;
-        let (call, turn) = if request.uri().path() == CLIPS {
-            let Ok(turn) = self.clips.clone().try_acquire_owned() else {
-                metrics().stream_refused("clips");
-                let refused = status::too_many_clips(self.max_clips).into_http();
-                return Box::pin(std::future::ready(Ok(refused)));
-            };
-            (self.wide.call(request), Some(turn))
-        } else {
-            (self.narrow.call(request), None)
+        let (call, turn) = match request.uri().path() {
+            CLIPS => {
+                let Some(identity) = request.extensions().get::<Arc<Identity>>() else {
+                    return refused(status::no_identity());
+                };
+                match self.clips.take(identity) {
+                    Ok(turn) => (self.wide.call(request), Some(turn)),
+                    Err(full) => {
+                        metrics().clip_refused("clips");
+                        return refused(status::too_many_clips(full));
+                    }
+                }
+            }
+            STREAMS => (self.narrow.call(request), None),
+            _ => (self.slit.call(request), None),
         };
         Box::pin(async move {
-            let answered = timeout(limit, call).await;
+            let answered = call.await;
             drop(turn);
-            answered.unwrap_or_else(|_| Ok(status::call_timeout(limit).into_http()))
+            answered
         })
     }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is made for this")]
+fn refused(status: tonic::Status) -> BoxFuture<http::Response<tonic::body::Body>, Infallible> {
+    Box::pin(std::future::ready(Ok(status.into_http())))
 }

@@ -1,7 +1,6 @@
 //! Who may call and over what, for both ports: read before anything listens, and again while it serves.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -9,10 +8,9 @@ use tokio_util::task::TaskTracker;
 
 use super::connections::Connections;
 use super::identity::Gate;
-use super::tls::{Handshakes, Port, Reload, Tls};
-use super::{ServeError, http};
+use super::tls::{Handshakes, Port, Tls};
+use super::{ServeError, http, reload};
 use crate::config::Settings;
-use crate::telemetry::metrics;
 
 /// Who may call and over what, checked but not served.
 #[derive(Debug)]
@@ -57,13 +55,13 @@ impl Entrance {
     ) {
         tasks.spawn(self.gate.clone().keep(background.clone()));
         if let Some(tls) = &self.tls {
-            let pause = settings.tls_reload.0;
-            tasks.spawn(reload_certificates(tls.clone(), pause, background.clone()));
+            let (tls, pause, stop) = (tls.clone(), settings.tls_reload.0, background.clone());
+            tasks.spawn(reload::keep("certificates", pause, stop, move || tls.reload()));
         }
     }
 
     pub(super) fn http(&self, listener: TcpListener, settings: &Settings) -> http::Incoming {
-        let connections = Connections::new(settings);
+        let connections = Connections::of_http(settings);
         match &self.tls {
             Some(tls) if settings.has_http_tls() => {
                 let tls = tls.clone();
@@ -71,23 +69,6 @@ impl Entrance {
                 http::Incoming::Tls(Handshakes::new(listener, tls, port, connections, settings))
             }
             Some(_) | None => http::Incoming::Plain(connections.accept(listener)),
-        }
-    }
-}
-
-/// Looks at the files of TLS every `pause`.
-async fn reload_certificates(tls: Arc<Tls>, pause: Duration, stop: CancellationToken) {
-    // Cut off while it waits: a look at the files blocks and ends.
-    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-        let looked = tls.clone();
-        match tokio::task::spawn_blocking(move || looked.reload()).await {
-            Ok(Reload::Same) => {}
-            Ok(Reload::Changed) => metrics().secret_reload("certificates", "changed"),
-            Ok(Reload::Refused(error)) => {
-                metrics().secret_reload("certificates", "refused");
-                tracing::error!(%error, "certificates refused; those before stay in force");
-            }
-            Err(_) => return,
         }
     }
 }

@@ -4,15 +4,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
-use super::{caller, status};
+use super::identity::Standing;
+use super::places::Places;
+use super::{Live, caller, status};
 use crate::config::Settings;
 use crate::escalation::{
     Change, Filter, Kind, Occurrence, Recorded, Recorder, Reply, StoreError, Timestamp,
@@ -33,32 +34,30 @@ const WATCH_OUTBOX: usize = 16;
 pub(super) struct Escalations {
     recorder: Recorder,
     newest: watch::Receiver<i64>,
-    watchers: Arc<Semaphore>,
-    max_watchers: u32,
+    watchers: Arc<Places>,
     heartbeat: Duration,
     send_timeout: Duration,
     draining: CancellationToken,
-    tasks: TaskTracker,
+    live: Live,
 }
 
 impl Escalations {
-    /// Watches run on `tasks` until `draining`; `newest` is what [`feed`] keeps.
+    /// Watches are `live` until `draining`; `newest` is what [`feed`] keeps.
     pub(super) fn new(
         recorder: Recorder,
         newest: watch::Receiver<i64>,
         settings: &Settings,
         draining: CancellationToken,
-        tasks: TaskTracker,
+        live: Live,
     ) -> Self {
         Self {
             recorder,
             newest,
-            watchers: Arc::new(Semaphore::new(settings.max_watchers as usize)),
-            max_watchers: settings.max_watchers,
+            watchers: Places::new(settings.max_watchers as usize, settings.share()),
             heartbeat: settings.watch_heartbeat.0,
             send_timeout: settings.send_timeout.0,
             draining,
-            tasks,
+            live,
         }
     }
 }
@@ -159,16 +158,13 @@ impl EscalationService for Escalations {
         &self,
         request: Request<v1::WatchEscalationsRequest>,
     ) -> Result<Response<Self::WatchEscalationsStream>, Status> {
-        let caller = caller(request.extensions())?;
+        let standing = request.extensions().get::<Standing>().cloned();
+        let standing = standing.ok_or_else(status::no_identity)?;
         let request = request.into_inner();
         let filter = parse::filter(request.filter.as_ref()).map_err(invalid)?;
-        let filter = scoped(filter, &caller)?;
+        let filter = scoped(filter, standing.identity())?;
         let cursor = parse::cursor(&request.cursor, request.from_start).map_err(invalid)?;
-        let permit = self
-            .watchers
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| status::too_many_watchers(self.max_watchers))?;
+        let place = self.watchers.take(standing.identity()).map_err(status::too_many_watchers)?;
         let cursor = match cursor {
             Some(cursor) => cursor,
             None => self.recorder.store().latest().await.map_err(store)?,
@@ -177,6 +173,7 @@ impl EscalationService for Escalations {
         let watch = Watch {
             recorder: self.recorder.clone(),
             newest: self.newest.clone(),
+            standing,
             filter,
             cursor,
             heartbeat: self.heartbeat,
@@ -184,11 +181,12 @@ impl EscalationService for Escalations {
             outbox,
         };
         let draining = self.draining.clone();
+        let cut_off = self.live.cut_off.clone();
         let watching = async move {
-            let _permit = permit;
-            watch.run(draining).await;
+            let _place = place;
+            cut_off.run_until_cancelled(watch.run(draining)).await;
         };
-        self.tasks.spawn(watching.in_current_span());
+        self.live.tasks.spawn(watching.in_current_span());
         Ok(Response::new(Box::pin(ReceiverStream::new(inbox))))
     }
 }
@@ -197,6 +195,8 @@ impl EscalationService for Escalations {
 struct Watch {
     recorder: Recorder,
     newest: watch::Receiver<i64>,
+    /// A watch loses nothing by coming again, so that it ends when its caller would not be let in any more.
+    standing: Standing,
     filter: Filter,
     /// Number of the last occurrence that was looked at.
     cursor: i64,
@@ -215,6 +215,11 @@ impl Watch {
             return;
         }
         loop {
+            // With each heartbeat, and before anything else is told.
+            if let Err(refusal) = self.standing.check() {
+                let _ = self.send(Err(status::of_refusal(&refusal))).await;
+                return;
+            }
             let caught_up = match self.catch_up().await {
                 Ok(caught_up) => caught_up,
                 Err(Gone) => return,
@@ -227,7 +232,8 @@ impl Watch {
                 () = tokio::time::sleep(self.heartbeat) => Some(true),
             };
             let Some(quiet) = next else {
-                let _ = self.send(Err(status::draining())).await;
+                // Whoever does not read is not waited for: it loses nothing by coming again.
+                let _ = self.outbox.try_send(Err(status::draining()));
                 return;
             };
             if quiet && self.send(Ok(self.message(None))).await.is_err() {

@@ -1,9 +1,11 @@
 //! The HTTP port: metrics for Prometheus, probes, the live sessions.
 //!
 //! Metrics and probes carry no tenant's data and need no identity. `/sessions` does: the role admin, as soon
-//! as identities are configured; and no token is taken where it could be read on the way.
+//! as identities are configured; and no token is taken where it could be read on the way. This port asks
+//! nobody for a certificate, so that without identities it cannot know who asks: then only this machine gets the
+//! list, unless somebody wrote `insecure`.
 
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,23 +13,23 @@ use axum::extract::State as Extract;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::Listener;
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio_rustls::server::TlsStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::connections::{self, Held};
-use super::identity::{Gate, Refusal};
+use super::connections;
+use super::identity::{Access, Gate, Refusal};
 use super::observe::Observer;
 use super::tls::Handshakes;
+use crate::config::Settings;
 use crate::escalation::Health;
-use crate::identity::{Identity, Role};
+use crate::identity::Role;
 use crate::session::{Admission, Registry};
 
 /// What the handlers see.
@@ -40,8 +42,21 @@ pub(super) struct State {
     /// How the escalation store is, if there is one.
     pub(super) health: Option<watch::Receiver<Health>>,
     pub(super) gate: Arc<Gate>,
-    /// Whether what is asked and answered stays between caller and server.
-    pub(super) confidential: bool,
+    /// Why the live sessions are shown to nobody, if they are not.
+    pub(super) withheld: Option<&'static str>,
+}
+
+/// Why the live sessions are shown to nobody under `settings`, if they are not.
+pub(super) fn withheld(settings: &Settings) -> Option<&'static str> {
+    if settings.is_http_local() || settings.insecure {
+        None
+    } else if !settings.has_identities() {
+        Some("sessions are listed where identities say who asks, or to this machine alone\n")
+    } else if !settings.has_http_tls() {
+        Some("sessions are listed over TLS, or to this machine alone; see http_tls\n")
+    } else {
+        None
+    }
 }
 
 /// A socket on which to serve, with or without TLS.
@@ -49,32 +64,6 @@ pub(super) struct State {
 pub(super) enum Incoming {
     Plain(connections::Incoming),
     Tls(Handshakes),
-}
-
-impl Listener for connections::Incoming {
-    type Io = Held<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        self.next().await
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        connections::Incoming::local_addr(self)
-    }
-}
-
-impl Listener for Handshakes {
-    type Io = Held<TlsStream<TcpStream>>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        self.next().await
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        Handshakes::local_addr(self)
-    }
 }
 
 impl State {
@@ -105,20 +94,20 @@ pub(super) async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
     match incoming {
-        Incoming::Plain(listener) => serve_on(listener, &http, router, closing).await,
+        Incoming::Plain(sockets) => serve_on(sockets, &http, router, closing).await,
         Incoming::Tls(handshakes) => serve_on(handshakes, &http, router, closing).await,
     }
 }
 
-async fn serve_on<L: Listener>(
-    mut listener: L,
+async fn serve_on<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    mut incoming: impl Stream<Item = io::Result<IO>> + Unpin,
     http: &http1::Builder,
     router: Router,
     closing: CancellationToken,
 ) {
     let open = GracefulShutdown::new();
     // Cut off while it waits for a connection: none is lost that was there.
-    while let Some((io, _)) = closing.run_until_cancelled(listener.accept()).await {
+    while let Some(Some(Ok(io))) = closing.run_until_cancelled(incoming.next()).await {
         let service = TowerToHyperService::new(router.clone());
         let connection = open.watch(http.serve_connection(TokioIo::new(io), service));
         // A client that goes, or that says nothing, is no fault of anybody who reads logs.
@@ -166,26 +155,14 @@ async fn accepting(Extract(state): Extract<State>) -> impl IntoResponse {
 }
 
 async fn sessions(Extract(state): Extract<State>, headers: HeaderMap) -> Response {
-    if !state.confidential && state.gate.identities().is_some() {
-        let text = "sessions are listed over TLS, or where only this machine reaches the port; see http_tls\n";
-        return (StatusCode::FORBIDDEN, text).into_response();
+    if let Some(why) = state.withheld {
+        return (StatusCode::FORBIDDEN, why).into_response();
     }
-    match admin(&state.gate, &headers).await {
-        Ok(identity) => Json(state.registry.list(identity.reach())).into_response(),
+    let needed = Access::Role(Role::Admin);
+    match state.gate.admit_as(needed, "GET /sessions", &headers, None).await {
+        Ok(admin) => Json(state.registry.list(admin.identity().reach())).into_response(),
         Err(refusal) => refused(&refusal),
     }
-}
-
-async fn admin(gate: &Gate, headers: &HeaderMap) -> Result<Arc<Identity>, Refusal> {
-    let identity = gate.identify(headers, None).await?;
-    if identity.may(Role::Admin) {
-        return Ok(identity);
-    }
-    Err(Refusal::RoleMissing {
-        name: identity.name.as_ref().to_owned(),
-        role: Role::Admin,
-        method: "GET /sessions".to_owned(),
-    })
 }
 
 fn refused(refusal: &Refusal) -> Response {
@@ -201,5 +178,32 @@ fn refused(refusal: &Refusal) -> Response {
         Refusal::RoleMissing { .. } => (StatusCode::FORBIDDEN, text).into_response(),
         Refusal::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, text).into_response(),
         Refusal::UnknownMethod { .. } => (StatusCode::NOT_FOUND, text).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    #[test]
+    fn sessions_are_shown_to_no_stranger() {
+        let public = |identities: &str, http_tls| Settings {
+            http_address: SocketAddr::from(([0, 0, 0, 0], 9464)),
+            tls_certificate: "tls.crt".into(),
+            tls_key: "tls.key".into(),
+            tls_client_ca: "ca.crt".into(),
+            identities: identities.into(),
+            http_tls,
+            ..Settings::default()
+        };
+        // The gRPC port asks for certificates; this one cannot.
+        for http_tls in [true, false] {
+            assert!(withheld(&public("", http_tls)).is_some_and(|why| why.contains("identities")));
+        }
+        assert!(withheld(&public("who.yaml", false)).is_some_and(|why| why.contains("TLS")));
+        assert!(withheld(&public("who.yaml", true)).is_none());
+        assert!(withheld(&Settings::default()).is_none());
+        assert!(withheld(&Settings { insecure: true, ..public("", false) }).is_none());
     }
 }

@@ -4,6 +4,7 @@
 //! turns `NOT_SERVING`, live streams are told and finished, and what has not ended by the deadline is cut
 //! off.
 
+mod bounds;
 mod calls;
 mod census;
 pub mod connections;
@@ -16,6 +17,8 @@ mod keys;
 mod load;
 mod memory;
 pub mod observe;
+mod places;
+mod reload;
 mod service;
 pub mod status;
 mod tls;
@@ -44,8 +47,9 @@ use crate::wire::DESCRIPTORS;
 use crate::wire::v1::emotion_service_server::EmotionServiceServer;
 use crate::wire::v1::escalation_service_server::EscalationServiceServer;
 
+use bounds::Bounds;
 use connections::Connections;
-use doors::Doors;
+use doors::{Doors, SMALL};
 pub use entrance::Entrance;
 use escalations::Escalations;
 use identity::{GateLayer, IdentitiesError};
@@ -115,6 +119,11 @@ pub enum ServeError {
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
+
+/// Largest message of services that take nothing but names, bytes.
+const NAME_BYTES: usize = 4 * 1024;
+/// Longest wait for what is cut off to be gone.
+const CUT_OFF_WITHIN: Duration = Duration::from_secs(1);
 
 /// The two listening sockets.
 #[derive(Debug)]
@@ -193,7 +202,7 @@ pub fn admission(settings: &Settings) -> Arc<Admission> {
 /// What HTTP/2 itself leaves a client.
 fn builder(settings: &Settings) -> Server {
     let server = Server::builder()
-        // The last resort, behind the emotion service's own, whose answer says more.
+        // The last resort: `bounds` has time-outs of its own, whose answers say more.
         .timeout(settings.call_timeout.0 + Duration::from_secs(1))
         .http2_keepalive_interval(Some(settings.keepalive_interval.0))
         .http2_keepalive_timeout(Some(settings.keepalive_timeout.0))
@@ -307,7 +316,8 @@ pub async fn run(
     for model in models.iter() {
         metrics().model_loaded(&model.manifest.name, &model.manifest.version);
     }
-    let tasks = TaskTracker::new();
+    let live = Live::default();
+    let tasks = live.tasks.clone();
     let entrance = Entrance::new(settings)?;
     entrance.tell(settings);
     let background = CancellationToken::new();
@@ -329,22 +339,24 @@ pub async fn run(
     let draining = context.draining.clone();
     let registry = context.registry.clone();
     let (admission, patient) = (context.admission.clone(), Patient::default());
-    let service = Service::new(context, settings, tasks.clone(), patient.clone());
+    let service = Service::new(context, settings, live.clone(), patient.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<EmotionServiceServer<Service>>().await;
     if let Some(new_keys) = new_keys {
-        tasks.spawn(keys::reload(settings.resume_keys.clone(), new_keys, background.clone()));
+        tasks.spawn(new_keys.keep(background.clone()));
     }
     entrance.keep(settings, &background, &tasks);
     let escalations = escalating.as_ref().map(|escalating| {
         let serving = (&registry, &health, &draining);
-        escalation_service(escalating, settings, serving, &background, &tasks)
+        escalation_service(escalating, settings, serving, &background, &live)
     });
     tasks.spawn(load::sample(admission.clone(), models.clone(), patient, background.clone()));
     // Both versions: most tools in the field still ask for the older one.
     let reflection_v1 = settings.reflection.then(|| reflection().build_v1()).transpose()?;
     let reflection_v1alpha =
         settings.reflection.then(|| reflection().build_v1alpha()).transpose()?;
+    // What anybody may send who says nothing of who it is: the name of a service.
+    let health_service = health_service.max_decoding_message_size(NAME_BYTES);
 
     let closing = CancellationToken::new();
     let grpc = builder(settings)
@@ -353,11 +365,14 @@ pub async fn run(
         .layer(calls::Calls)
         // Inside of that: who is refused has called, too.
         .layer(GateLayer::new(entrance.gate.clone()))
+        .layer(Bounds::new(settings, closing.clone()))
         .add_service(health_service)
         .add_service(Doors::new(service, settings))
-        .add_optional_service(escalations)
-        .add_optional_service(reflection_v1)
-        .add_optional_service(reflection_v1alpha);
+        .add_optional_service(escalations.map(|service| service.max_decoding_message_size(SMALL)))
+        .add_optional_service(reflection_v1.map(|one| one.max_decoding_message_size(NAME_BYTES)))
+        .add_optional_service(
+            reflection_v1alpha.map(|one| one.max_decoding_message_size(NAME_BYTES)),
+        );
     let closed = closing.clone().cancelled_owned();
     let connections = Connections::new(settings);
     let mut grpc = if let Some(tls) = &entrance.tls {
@@ -377,7 +392,7 @@ pub async fn run(
             observer,
             health: escalating.as_ref().map(|escalating| escalating.recorder.health()),
             gate: entrance.gate.clone(),
-            confidential: settings.has_http_tls() || settings.is_http_local() || settings.insecure,
+            withheld: http::withheld(settings),
         },
         settings.http_head_timeout.0,
         closing.clone(),
@@ -394,15 +409,22 @@ pub async fn run(
     health.set_not_serving::<EscalationServiceServer<Escalations>>().await;
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     draining.cancel();
-    let running = Running { tasks, recording, closing, grpc, http };
+    let running = Running { live, recording, closing, grpc, http };
     running.wind_down(settings.drain_deadline.0).await;
     ended
 }
 
+/// Sessions and watches, and what goes on beside them: to be waited for.
+#[derive(Debug, Clone, Default)]
+struct Live {
+    tasks: TaskTracker,
+    /// Cancelled at the drain deadline: sessions and watches end where they stand.
+    cut_off: CancellationToken,
+}
+
 /// What has to end, in this order.
 struct Running {
-    /// Sessions, watches and what goes on beside them.
-    tasks: TaskTracker,
+    live: Live,
     recording: Option<Task>,
     closing: CancellationToken,
     grpc: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -412,9 +434,9 @@ struct Running {
 impl Running {
     /// Waits for the end of all, `deadline` at most; then cuts off what is left.
     async fn wind_down(mut self, deadline: Duration) {
-        self.tasks.close();
+        self.live.tasks.close();
         let drained = tokio::time::timeout(deadline, async {
-            self.tasks.wait().await;
+            self.live.tasks.wait().await;
             // What sessions have recorded last is written, and attempts under way may end.
             if let Some(task) = &mut self.recording {
                 task.stop();
@@ -426,10 +448,13 @@ impl Running {
         });
         if drained.await.is_err() {
             tracing::warn!(?deadline, "not all had ended at the drain deadline; cut off");
+            // How they ended is counted as they go, which takes no time unless a thread is busy with one.
+            self.live.cut_off.cancel();
+            let _ = tokio::time::timeout(CUT_OFF_WITHIN, self.live.tasks.wait()).await;
             if let Some(task) = &mut self.recording {
                 task.cut_off();
                 // It logs what it could not write, which takes no time.
-                let _ = tokio::time::timeout(Duration::from_secs(1), task.ended()).await;
+                let _ = tokio::time::timeout(CUT_OFF_WITHIN, task.ended()).await;
             }
         }
         self.closing.cancel();
@@ -438,7 +463,7 @@ impl Running {
     }
 }
 
-/// The service, and what goes on beside it on `tasks` until `background` ends.
+/// The service, and what goes on beside it until `background` ends.
 fn escalation_service(
     escalating: &Escalating,
     settings: &Settings,
@@ -448,9 +473,9 @@ fn escalation_service(
         &CancellationToken,
     ),
     background: &CancellationToken,
-    tasks: &TaskTracker,
+    live: &Live,
 ) -> EscalationServiceServer<Escalations> {
-    let recorder = &escalating.recorder;
+    let (recorder, tasks) = (&escalating.recorder, &live.tasks);
     let (newest, seen) = tokio::sync::watch::channel(0);
     let (poll, stop) = (settings.watch_poll.0, background.clone());
     tasks.spawn(escalations::feed(recorder.clone(), registry.clone(), newest, poll, stop));
@@ -462,7 +487,7 @@ fn escalation_service(
         seen,
         settings,
         draining.clone(),
-        tasks.clone(),
+        live.clone(),
     ))
 }
 
@@ -497,8 +522,13 @@ async fn reload_policies(library: Arc<Library>, pause: Duration, stop: Cancellat
     // Cut off while it waits: a look at the folder blocks and ends.
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         let looked = library.clone();
-        let Ok(reload) = tokio::task::spawn_blocking(move || looked.reload()).await else {
-            return;
+        let reload = match tokio::task::spawn_blocking(move || looked.reload()).await {
+            Ok(reload) => reload,
+            Err(panic) => {
+                metrics().policy_reload("refused");
+                tracing::error!(%panic, "no look at the policies; those before stay in force");
+                continue;
+            }
         };
         for (name, version) in &reload.changed {
             metrics().policy_reload("changed");

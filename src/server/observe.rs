@@ -74,6 +74,7 @@ pub struct Observer {
 /// [`ObserveError`] with the setting's name.
 pub fn check(settings: &Settings) -> Result<(), ObserveError> {
     settings.log.parse::<tracing_subscriber::EnvFilter>()?;
+    resource::of(settings)?;
     otlp::Collector::new(settings).map(drop)
 }
 

@@ -7,18 +7,21 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::Stream;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::load::Patient;
-use super::{caller, status};
+use super::{Live, caller, status};
 use crate::audio::ClipReader;
 use crate::config::Settings;
 use crate::model::Model;
 use crate::session::admission::Refused;
-use crate::session::{Context, Outcome, Permit, SessionError, Source, SourceError, actor, clip};
+use crate::session::{
+    Context, OUTBOX, Outcome, Permit, SessionError, Source, SourceError, actor, clip,
+};
+use crate::telemetry::seldom::Seldom;
 use crate::telemetry::{metrics, trace};
+use crate::units::SamplePos;
 use crate::wire::event::Event;
 use crate::wire::parse::{Violation, analyze_request};
 use crate::wire::v1::emotion_service_server::EmotionService;
@@ -28,7 +31,7 @@ use crate::wire::{render, v1};
 #[derive(Debug)]
 pub struct Service {
     context: Context,
-    tasks: TaskTracker,
+    live: Live,
     clips: Arc<Semaphore>,
     max_clip_bytes: usize,
     max_clip_length: Duration,
@@ -36,16 +39,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// Sessions run on `tasks`, so that the server can wait for them. `patient` is told what clips cost.
-    pub(super) fn new(
-        context: Context,
-        settings: &Settings,
-        tasks: TaskTracker,
-        patient: Patient,
-    ) -> Self {
+    /// Sessions are `live`, so that the server can wait for them. `patient` is told what clips cost.
+    pub(super) fn new(context: Context, settings: &Settings, live: Live, patient: Patient) -> Self {
         Self {
             context,
-            tasks,
+            live,
             clips: Arc::new(Semaphore::new(settings.max_clips as usize)),
             max_clip_bytes: settings.max_clip_bytes as usize,
             max_clip_length: settings.max_clip_length.0,
@@ -65,14 +63,28 @@ impl Service {
 
 #[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn refused(refused: Refused) -> Status {
+    metrics().stream_refused(refused.name());
     count(&refused);
     status::of_refused(&refused)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
+fn clip_refused(refused: Refused) -> Status {
+    metrics().clip_refused(refused.name());
+    count(&refused);
+    status::of_refused(&refused)
+}
+
+/// Quotas have a metric of their own, and a line in the log that says whose it is.
 fn count(refused: &Refused) {
-    metrics().stream_refused(refused.name());
+    static SAID: Seldom = Seldom::new();
     match refused {
-        Refused::Streams { .. } | Refused::Audio { .. } => metrics().quota_refused(refused.name()),
+        Refused::Streams { .. } | Refused::Audio { .. } => {
+            metrics().quota_refused(refused.name());
+            if SAID.is_due() {
+                tracing::warn!(%refused, "a quota is used up");
+            }
+        }
         Refused::Load(_) => {}
     }
 }
@@ -127,7 +139,7 @@ async fn serve_stream(
     outbox: Responses,
 ) -> Option<Status> {
     metrics().stream_opened();
-    // If the task is dropped at the drain deadline, this is what it ended as.
+    // If it is cut off at the drain deadline, this is what it ended as.
     let mut active = Active("cut_off");
     let mut source = GrpcSource(requests);
     match actor::run(&context, &permit, &mut source, &outbox).await {
@@ -144,7 +156,10 @@ async fn serve_stream(
                 SessionError::Full { .. } | SessionError::Draining => {
                     metrics().stream_refused(active.0);
                 }
-                SessionError::Refused(refused) => count(refused),
+                SessionError::Refused(refused) => {
+                    metrics().stream_refused(refused.name());
+                    count(refused);
+                }
                 _ => {}
             }
             tracing::debug!(%error, outcome = active.0, "stream ended badly");
@@ -166,19 +181,23 @@ impl EmotionService for Service {
         // Before anything is read or kept: who is refused costs next to nothing.
         let caller = caller(request.extensions())?;
         let permit = self.context.admission.admit(&caller).map_err(refused)?;
-        let (outbox, inbox) = mpsc::channel(actor::OUTBOX);
+        let (outbox, inbox) = mpsc::channel(OUTBOX);
         // The last word, behind everything that was queued.
         let (last, status) = oneshot::channel::<Status>();
         let requests = request.into_inner();
         let context = self.context.clone();
+        let cut_off = self.live.cut_off.clone();
         let session = async move {
-            let ended = serve_stream(context, permit, requests, outbox).await;
+            let session = Box::pin(serve_stream(context, permit, requests, outbox));
+            // Dropped here if it is cut off: what it ended as is counted before the server ends.
+            let ended = cut_off.run_until_cancelled(session).await;
+            let ended = ended.unwrap_or_else(|| Some(status::draining()));
             if let Some(status) = ended {
                 // If the client has gone nobody hears it.
                 let _ = last.send(status);
             }
         };
-        self.tasks.spawn(session.in_current_span());
+        self.live.tasks.spawn(session.in_current_span());
         let responses = ReceiverStream::new(inbox).map(Ok);
         let error = async_stream_of(async move { status.await.ok() });
         Ok(Response::new(Box::pin(responses.chain(error))))
@@ -206,16 +225,21 @@ impl EmotionService for Service {
         // never closed.
         let _turn = self.clips.acquire().await.map_err(|_| Status::unavailable("ending"))?;
         // After the turn: else all who wait would be let in by what is left for one.
-        let permit = self.context.admission.admit_clip(&caller).map_err(refused)?;
+        let permit = self.context.admission.admit_clip(&caller).map_err(clip_refused)?;
         let hint = extension(&request.format_hint);
         let reader = ClipReader::from_bytes(request.content, hint)
             .map_err(|error| status::of_audio(&error, "content"))?;
+        let mut charged = Duration::ZERO;
+        let charge = |end: SamplePos| {
+            // As it goes, whatever comes of it. If it is more than is left, the next one waits.
+            let audio = end.duration();
+            let _ = permit.charge(audio.saturating_sub(charged));
+            charged = audio;
+        };
         let analysis =
-            clip::analyze(model.clone(), reader, &settings, self.max_clip_length, |_| {});
+            clip::analyze(model.clone(), reader, &settings, self.max_clip_length, charge);
         let report = self.patient.measure(analysis).await;
         let report = report.map_err(|error| status::of_clip(&error))?;
-        // If that was more than was left, the answer is there all the same, and the next one waits.
-        let _ = permit.charge(report.length.duration());
         let labels = model.manifest.labels();
         let mut response = v1::AnalyzeAudioResponse {
             audio: Some(render::duration(report.length.duration())),

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::identity::Refusal;
+use super::places::Full;
 use crate::audio::{AudioError, ErrorKind};
 use crate::escalation::StoreError;
 use crate::model::EngineError;
@@ -117,25 +118,21 @@ pub fn of_session(error: &SessionError) -> Status {
 }
 
 fn of_resume(error: &ResumeError) -> Status {
-    let (code, reason) = match error {
-        ResumeError::Token(TokenError::Expired { .. }) => {
-            (Code::FailedPrecondition, "RESUME_TOKEN_EXPIRED")
-        }
-        ResumeError::Token(TokenError::UnknownKey { .. }) => {
-            (Code::FailedPrecondition, "RESUME_KEY_UNKNOWN")
-        }
-        ResumeError::Token(TokenError::OtherVersion { .. }) => {
-            (Code::FailedPrecondition, "RESUME_TOKEN_VERSION")
-        }
+    let code = match error {
         ResumeError::Token(
             TokenError::NoToken | TokenError::Refused | TokenError::TooLarge { .. },
-        ) => (Code::InvalidArgument, "RESUME_TOKEN_INVALID"),
-        ResumeError::Token(TokenError::Random) => (Code::Internal, "NO_RANDOM_NUMBERS"),
-        ResumeError::Content(_) => (Code::FailedPrecondition, "RESUME_TOKEN_VERSION"),
-        ResumeError::Model(_) => (Code::FailedPrecondition, "RESUME_MODEL_CHANGED"),
-        ResumeError::Off => (Code::FailedPrecondition, "NO_CHECKPOINTS"),
+        ) => Code::InvalidArgument,
+        ResumeError::Token(TokenError::Random) => Code::Internal,
+        ResumeError::Token(
+            TokenError::Expired { .. }
+            | TokenError::UnknownKey { .. }
+            | TokenError::OtherVersion { .. },
+        )
+        | ResumeError::Content(_)
+        | ResumeError::Model(_)
+        | ResumeError::Off => Code::FailedPrecondition,
     };
-    field(code, error.to_string(), reason, "config.resume_token")
+    field(code, error.to_string(), error.reason(), "config.resume_token")
 }
 
 /// A quota that is used up, or a server without room: what it is, and when to come back.
@@ -162,17 +159,32 @@ pub fn of_refused(refused: &Refused) -> Status {
 }
 
 /// As many calls that carry clips as may be received at once.
-pub fn too_many_clips(limit: usize) -> Status {
-    let text = format!("the server has {limit} clips under way and takes no more now");
-    status(Code::ResourceExhausted, text, "TOO_MANY_CLIPS", |details| {
+pub(super) fn too_many_clips(full: Full) -> Status {
+    no_place(full, "clips under way", "TOO_MANY_CLIPS")
+}
+
+fn no_place(full: Full, what: &str, reason: &str) -> Status {
+    let text = match full {
+        Full::All { limit } => format!("the server has {limit} {what} and takes no more now"),
+        Full::Share { share } => format!(
+            "there are {share} {what} of this tenant or identity already, which is its share \
+             (max_share)"
+        ),
+    };
+    status(Code::ResourceExhausted, text, reason, |details| {
         details.set_retry_info(Some(RETRY_WHEN_FULL));
     })
 }
 
-/// A call that took too long, its request included.
-pub fn call_timeout(limit: Duration) -> Status {
-    let text = format!("the call was not over within {limit:?} (call_timeout)");
+/// A call that took longer than that setting lets it, its request included.
+pub fn call_timeout(setting: &str, limit: Duration) -> Status {
+    let text = format!("the call was not over within {limit:?} ({setting})");
     plain(Code::DeadlineExceeded, text, "CALL_TIMEOUT")
+}
+
+/// A message that is larger than its method takes, in the decoder's words.
+pub fn too_large(words: &str) -> Status {
+    plain(Code::ResourceExhausted, words.to_owned(), "MESSAGE_TOO_LARGE")
 }
 
 /// A model that there is not; `name` is the field that asks for it.
@@ -217,11 +229,8 @@ pub fn other_tenant() -> Status {
 }
 
 /// No more watches.
-pub fn too_many_watchers(limit: u32) -> Status {
-    let text = format!("the server has {limit} watches and takes no more now");
-    status(Code::ResourceExhausted, text, "TOO_MANY_WATCHES", |details| {
-        details.set_retry_info(Some(RETRY_WHEN_FULL));
-    })
+pub(super) fn too_many_watchers(full: Full) -> Status {
+    no_place(full, "watches", "TOO_MANY_WATCHES")
 }
 
 /// When a client may ask again while an issuer's keys cannot be had.

@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::load::{Load, LoadLimits, Pressure, Reading};
-use crate::identity::Identity;
+use crate::identity::{Identity, Tenant};
 
 /// What identities may use that have no quota of their own; zero is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,10 +96,18 @@ pub struct Admission {
     accounts: Mutex<Accounts>,
 }
 
-/// Those who have something open or owe something, by name.
+/// Tenant and name: an issuer's claim of a name need not be unique, and the wards of a hospital are not to share a
+/// quota because each has an Anna.
+type Holder = (Tenant, Arc<str>);
+
+fn holder(identity: &Identity) -> Holder {
+    (identity.tenant.clone(), identity.name.clone())
+}
+
+/// Those who have something open or owe something.
 #[derive(Debug, Default)]
 struct Accounts {
-    by_name: HashMap<Arc<str>, Arc<Mutex<Account>>>,
+    by_holder: HashMap<Holder, Arc<Mutex<Account>>>,
     /// Number at which those that are settled are cleared out.
     clear_at: usize,
 }
@@ -249,7 +257,7 @@ impl Admission {
     ) -> Result<(Arc<Mutex<Account>>, Option<Refused>), Refused> {
         let mut accounts = lock(&self.accounts);
         accounts.clear_out(now);
-        let account = accounts.by_name.entry(identity.name.clone()).or_default().clone();
+        let account = accounts.by_holder.entry(holder(identity)).or_default().clone();
         let mut balance = lock(&account);
         // Quotas may have changed since: what is in the bucket stays, up to what it holds now.
         balance.bucket = self.audio_per_minute(identity).map(|minute| match balance.bucket {
@@ -284,11 +292,11 @@ impl Admission {
 impl Accounts {
     /// Forgets settled accounts, now and then: each is looked at once for every one that is made.
     fn clear_out(&mut self, now: Instant) {
-        if self.by_name.len() < self.clear_at.max(FEW_ACCOUNTS) {
+        if self.by_holder.len() < self.clear_at.max(FEW_ACCOUNTS) {
             return;
         }
-        self.by_name.retain(|_, account| !lock(account).is_settled(now));
-        self.clear_at = 2 * self.by_name.len();
+        self.by_holder.retain(|_, account| !lock(account).is_settled(now));
+        self.clear_at = 2 * self.by_holder.len();
     }
 }
 
@@ -369,7 +377,7 @@ impl Drop for Permit {
         let settled = account.is_settled(Instant::now());
         drop(account);
         if settled {
-            accounts.by_name.remove(&self.identity.name);
+            accounts.by_holder.remove(&holder(&self.identity));
         }
     }
 }
@@ -483,12 +491,12 @@ mod tests {
             let permit = admission.admit(&named(&n.to_string(), Quota::default())).unwrap();
             permit.charge(secs(1)).unwrap();
         }
-        assert_eq!(lock(&admission.accounts).by_name.len(), 1_000);
+        assert_eq!(lock(&admission.accounts).by_holder.len(), 1_000);
         tokio::time::advance(secs(2)).await;
         for n in 0..2_000 {
             drop(admission.admit(&named(&format!("x{n}"), Quota::default())).unwrap());
         }
-        let left = lock(&admission.accounts).by_name.len();
+        let left = lock(&admission.accounts).by_holder.len();
         assert!(left <= 1_000, "{left}");
         lock(&admission.accounts).clear_at = 0;
         for n in 0..FEW_ACCOUNTS {
@@ -496,8 +504,24 @@ mod tests {
             permit.charge(secs(1)).unwrap();
         }
         drop(admission.admit(&named("z", Quota::default())).unwrap());
-        let left = lock(&admission.accounts).by_name.len();
+        let left = lock(&admission.accounts).by_holder.len();
         assert!(left <= FEW_ACCOUNTS, "{left}");
+    }
+
+    #[test]
+    fn two_of_the_same_name_in_two_tenants_have_a_quota_each() {
+        let admission = Admission::new(Quotas { streams: 1, ..Quotas::default() }, OFF);
+        let of = |tenant: &str| {
+            let tenant = tenant.parse().unwrap();
+            let anna = named("sso/anna", Quota::default());
+            Arc::new(Identity { tenant, ..anna.as_ref().clone() })
+        };
+        let (one, two) = (admission.admit(&of("ward-1")), admission.admit(&of("ward-2")));
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert!(one.own_place().is_ok() && two.own_place().is_ok());
+        assert!(admission.admit(&of("ward-1")).unwrap().own_place().is_err());
+        drop((one, two));
+        assert!(lock(&admission.accounts).by_holder.is_empty());
     }
 
     #[test]
@@ -517,7 +541,7 @@ mod tests {
         admission.note(reading(11));
         assert_eq!(admission.admit(&a).unwrap_err().name(), "memory");
         assert_eq!(admission.admit_clip(&a).unwrap_err().name(), "memory");
-        assert!(lock(&admission.accounts).by_name.is_empty());
+        assert!(lock(&admission.accounts).by_holder.is_empty());
         admission.note(reading(1));
         let permit = admission.admit(&a).unwrap();
         assert_eq!(lock(&admission.load).live(), 1);

@@ -19,6 +19,7 @@ use crate::identity::Identity;
 use crate::policy::{Action, Decision, Policy, Reading, Severity, Watcher, WatcherState};
 use crate::state::Misfit;
 use crate::telemetry::metrics;
+use crate::telemetry::stage::{self, Stage};
 use crate::units::SamplePos;
 use crate::wire::event::{Warning, WarningReason};
 use crate::wire::parse::Acknowledgement;
@@ -62,7 +63,6 @@ struct Open {
 pub(super) struct AlarmState {
     open: Vec<Open>,
     acknowledged: Vec<Uuid>,
-    suppressed: u64,
 }
 
 /// One session's policy at work.
@@ -112,7 +112,7 @@ impl Alarm {
     /// Goes on where another stream of the session was.
     ///
     /// # Errors
-    /// [`Misfit`] if `watcher` is no state of the policy.
+    /// [`Misfit`] if `watcher` is no state of the policy, or `state` is not one beside it.
     pub(super) fn resume(
         policy: Arc<Policy>,
         (watcher, state): (WatcherState, AlarmState),
@@ -121,15 +121,33 @@ impl Alarm {
         mailbox: mpsc::Receiver<Occurrence>,
     ) -> Result<Self, Misfit> {
         let watcher = Watcher::resume(policy.clone(), &watcher)?;
+        let mut here: Vec<_> = state
+            .open
+            .iter()
+            .map(|open| (open.channel, open.rule.as_str(), open.severity))
+            .collect();
+        let mut there: Vec<_> =
+            watcher.in_force().map(|one| (one.channel, one.rule, one.severity)).collect();
+        here.sort_unstable();
+        there.sort_unstable();
+        // Each that was raised can be acknowledged once.
+        let most = policy.budget() as usize;
+        let fits = here == there && state.acknowledged.len() <= most;
+        Misfit::unless(fits, "escalations", "are not those that its policy has in force")?;
         let mut alarm = Self {
+            suppressed: watcher.suppressed(),
             open: state.open,
             acknowledged: state.acknowledged.into_iter().collect(),
-            suppressed: state.suppressed,
             ..Self::new(policy, origin, recorder, mailbox)
         };
         alarm.watcher = watcher;
         alarm.attend();
         Ok(alarm)
+    }
+
+    /// What was lost is lost for good: no earlier state is gone on from any more.
+    pub(super) fn forget_lost(&mut self) {
+        self.lost = false;
     }
 
     /// The state to go on with; `None` while something is not durable.
@@ -140,7 +158,6 @@ impl Alarm {
         let state = AlarmState {
             open: self.open.clone(),
             acknowledged: self.acknowledged.iter().copied().collect(),
-            suppressed: self.suppressed,
         };
         Some((self.watcher.state(), state))
     }
@@ -161,19 +178,25 @@ impl Alarm {
             return;
         }
         // While the store is down this waits like anything else: it is alive by what it records.
-        let change = Change::Resumed { origin: self.origin.clone() };
+        let open: Vec<Uuid> = self.open.iter().map(|open| open.id).collect();
+        let change = Change::Resumed { origin: self.origin.clone(), open: open.clone() };
         if let Reply::Waiting(later) = self.recorder.record(change).await {
             self.waiting.push_back(later);
         }
-        for id in self.open.iter().map(|open| open.id).collect::<Vec<_>>() {
-            // What cannot be read now can be asked for later; the estimates go on.
-            let Ok(history) = self.recorder.store().history(id).await else {
-                return;
-            };
-            let taken_on = |occurrence: &Occurrence| occurrence.kind == Kind::Acknowledged;
-            if let Some(occurrence) = history.into_iter().find(taken_on) {
-                self.tell(Recorded::New(vec![occurrence]), told);
-            }
+        for id in open {
+            self.tell_taken_on(id, told).await;
+        }
+    }
+
+    /// Tells that somebody has taken an escalation on, if anybody has.
+    async fn tell_taken_on(&mut self, id: Uuid, told: &mut Vec<Told>) {
+        // What cannot be read now can be asked for later; the estimates go on.
+        let Ok(history) = self.recorder.store().history(id).await else {
+            return;
+        };
+        let taken_on = |occurrence: &Occurrence| occurrence.kind == Kind::Acknowledged;
+        if let Some(occurrence) = history.into_iter().find(taken_on) {
+            self.tell(Recorded::New(vec![occurrence]), told);
         }
     }
 
@@ -227,14 +250,22 @@ impl Alarm {
             decision: Box::new(decision.clone()),
             at,
         };
+        let began = stage::begin();
         let reply = self.recorder.record(change).await;
+        stage::end(Stage::Record, began);
         let provisional = self.provisional(&decision, at);
         match reply {
             Reply::Durable(recorded) => {
                 self.catch_up(decision.at, told);
                 let id = recorded.occurrences().first().map(|first| first.escalation.id);
-                self.track(&decision, id.unwrap_or(provisional.escalation.id));
+                let id = id.unwrap_or(provisional.escalation.id);
+                self.track(&decision, id);
+                let is_replay = matches!(recorded, Recorded::Before(_));
                 self.tell(recorded, told);
+                // Raised before the stream broke off, and taken on before it was gone on with.
+                if is_replay && decision.action == Action::Raise {
+                    self.tell_taken_on(id, told).await;
+                }
             }
             Reply::Waiting(later) => {
                 self.waiting.push_back(later);
@@ -350,7 +381,9 @@ impl Alarm {
         }
         metrics().escalations_suppressed(new);
         if suppressed == new {
-            let budget = self.watcher.policy().budget();
+            let (budget, policy) = (self.watcher.policy().budget(), self.watcher.policy().name());
+            let session = &self.origin.session_id;
+            tracing::warn!(session, policy, budget, "the budget of escalations is spent");
             told.push(Told::Warning(Warning {
                 reason: WarningReason::BudgetSpent,
                 message: format!(

@@ -40,6 +40,8 @@ pub struct Resuming {
 pub(super) struct Progress {
     /// Bytes of audio received.
     pub(super) bytes: u64,
+    /// Requests taken, configurations not counted.
+    pub(super) requests: u64,
     pub(super) chunks: u64,
     pub(super) estimates: u64,
     /// The last chunk's number.
@@ -50,8 +52,9 @@ pub(super) struct Progress {
 /// A policy at work.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct SavedPolicy {
-    /// Its text: the session goes on under the policy that it began with, whatever has changed meanwhile.
-    pub(super) text: String,
+    /// Its text, unless the client brought it: the session goes on under the policy that it began with, whatever
+    /// has changed meanwhile.
+    pub(super) text: Option<String>,
     pub(super) watcher: WatcherState,
     pub(super) alarm: AlarmState,
 }
@@ -84,13 +87,35 @@ pub enum ResumeError {
     Off,
 }
 
+impl ResumeError {
+    /// The stable reason: in `ErrorInfo`, and as a label of the metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Token(TokenError::Expired { .. }) => "RESUME_TOKEN_EXPIRED",
+            Self::Token(TokenError::UnknownKey { .. }) => "RESUME_KEY_UNKNOWN",
+            Self::Token(TokenError::OtherVersion { .. }) | Self::Content(_) => {
+                "RESUME_TOKEN_VERSION"
+            }
+            Self::Token(
+                TokenError::NoToken | TokenError::Refused | TokenError::TooLarge { .. },
+            ) => "RESUME_TOKEN_INVALID",
+            Self::Token(TokenError::Random) => "NO_RANDOM_NUMBERS",
+            Self::Model(_) => "RESUME_MODEL_CHANGED",
+            Self::Off => "NO_CHECKPOINTS",
+        }
+    }
+}
+
 impl Resuming {
-    /// Seals a session for its identity; `None` if it is larger than tokens may be.
-    pub(super) fn seal(&self, identity: &Identity, saved: &Saved) -> Option<Bytes> {
+    /// Seals a session for its identity.
+    ///
+    /// # Errors
+    /// [`TokenError::TooLarge`], [`TokenError::Random`].
+    pub(super) fn seal(&self, identity: &Identity, saved: &Saved) -> Result<Bytes, TokenError> {
         // Writing to memory, of types that postcard knows, cannot fail.
-        let content = postcard::to_stdvec(saved).ok()?;
+        let content = postcard::to_stdvec(saved).unwrap_or_default();
         let keys = self.keys.borrow().clone();
-        keys.seal(&context(identity), &content, now() + self.window.as_secs(), self.max_bytes).ok()
+        keys.seal(&context(identity), &content, now() + self.window.as_secs(), self.max_bytes)
     }
 
     /// Opens what was sealed for `identity`.
@@ -115,12 +140,12 @@ fn context(identity: &Identity) -> Vec<u8> {
 }
 
 impl SavedPolicy {
-    /// The policy.
+    /// The policy; `brought` is the text that came with the client's configuration.
     ///
     /// # Errors
     /// [`ResumeError::Content`] if this server reads it otherwise than the one before.
-    pub(super) fn policy(&self) -> Result<Arc<Policy>, ResumeError> {
-        Policy::parse(&self.text)
+    pub(super) fn policy(&self, brought: &str) -> Result<Arc<Policy>, ResumeError> {
+        Policy::parse(self.text.as_deref().unwrap_or(brought))
             .map(Arc::new)
             .map_err(|error| ResumeError::Content(format!("its policy: {error}")))
     }

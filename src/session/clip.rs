@@ -49,7 +49,8 @@ impl From<AudioError> for ClipError {
 /// Hops between two chances for other tasks: about 2 ms of work.
 const HOPS_PER_TURN: usize = 256;
 
-/// Analyses what `reader` gives, up to `max_length` of audio. `progress` is told the frames decoded.
+/// Analyses what `reader` gives, up to `max_length` of audio. `progress` is told how far it has come, also of a clip
+/// that fails later.
 ///
 /// # Errors
 /// [`ClipError`].
@@ -61,7 +62,7 @@ pub async fn analyze(
     reader: ClipReader,
     settings: &ClipSettings,
     max_length: Duration,
-    mut progress: impl FnMut(u64) + Send,
+    mut progress: impl FnMut(SamplePos) + Send,
 ) -> Result<ClipReport, ClipError> {
     let lanes = if settings.separate_channels {
         Lane::separate(reader.channels())
@@ -80,13 +81,14 @@ pub async fn analyze(
         for _ in 0..count {
             listening.advance(&mut events).await.map_err(AnalysisError::from)?;
         }
-        if clip.received().end.duration() > max_length {
+        let end = clip.received().end;
+        progress(end);
+        if end.duration() > max_length {
             return Err(ClipError::TooLong { limit: max_length });
         }
         in_turn += count;
         if in_turn >= HOPS_PER_TURN {
             in_turn = 0;
-            progress(clip.received().frames);
             tokio::task::yield_now().await;
         }
     }

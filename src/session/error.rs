@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::actor::SourceError;
 use super::admission;
 use super::analysis::AnalysisError;
 use super::checkpoint::ResumeError;
+use super::context::SourceError;
 use crate::wire::parse::Violation;
 
 /// Why a session ended badly. Each carries what the client needs to put it right.
@@ -121,6 +121,16 @@ pub enum SessionError {
     /// The audio or the engine failed.
     #[error(transparent)]
     Analysis(#[from] AnalysisError),
+}
+
+impl SessionError {
+    /// Why a stream was not gone on with, as a label of the metrics.
+    pub(super) fn resume_refusal(&self) -> &'static str {
+        match self {
+            Self::Resume(error) => error.reason(),
+            _ => "refused",
+        }
+    }
 }
 
 impl From<SourceError> for SessionError {

@@ -6,7 +6,7 @@
 //! Always:
 //! 1. A session ends in exactly one of the ways of [`Outcome`]; its entry in the [`Registry`] goes with
 //!    it, whoever drops it.
-//! 2. Two queues, both bounded: the engine's, and the [`actor::OUTBOX`] towards the client. A client
+//! 2. Two queues, both bounded: the engine's, and the [`OUTBOX`] towards the client. A client
 //!    that does not read is not read from either.
 //! 3. A session can be saved between two requests, and be gone on with elsewhere as if nothing had been:
 //!    see [`Resuming`].
@@ -20,6 +20,7 @@ pub mod analysis;
 mod assembler;
 mod checkpoint;
 pub mod clip;
+mod context;
 mod error;
 mod history;
 pub mod listener;
@@ -28,10 +29,10 @@ mod opening;
 pub mod registry;
 pub mod token;
 
-pub use actor::{Context, Escalating, Limits, Outcome, Source, SourceError};
 pub use admission::{Admission, Permit};
 pub use analysis::{Analysis, AnalysisError, AnalysisState, Listening};
 pub use checkpoint::{ResumeError, Resuming};
+pub use context::{Context, Escalating, Limits, OUTBOX, Outcome, Source, SourceError};
 pub use error::SessionError;
 pub use listener::Listener;
 pub use registry::{Listed, Registry};

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::actor::{
-    Checkpoints, Context, Escalating, Limits, Outbox, Session, Source, resume_point,
-};
+use super::actor::{Checkpoints, Outbox, Session, resume_point};
 use super::admission::Permit;
 use super::alarm::{Alarm, MAILBOX};
 use super::analysis::{self, Analysis, AnalysisError};
 use super::checkpoint::{Progress, ResumeError, Resuming, Saved};
+use super::context::{Context, Escalating, Limits, Source};
 use super::error::{SessionError, invalid};
 use super::registry::{Entrance, Guard, Refused, SessionKey};
 use crate::escalation::{Occurrence, Origin};
 use crate::identity::Identity;
 use crate::model::{Model, Models};
 use crate::policy::{MAX_BYTES, Policy};
+use crate::telemetry::metrics;
 use crate::telemetry::trace::{SessionKind, SessionTrace};
 use crate::wire::parse::{PolicyChoice, StreamSettings, config_of, stream_config};
 use crate::wire::v1::stream_emotion_request::Message as Request;
@@ -56,7 +56,7 @@ impl<'a> Opening<'a> {
         };
         let id = asked.settings.session_id.clone().unwrap_or_else(new_session_id);
         let policy = match &asked.saved {
-            Some(saved) => saved_policy(context, saved)?,
+            Some(saved) => saved_policy(context, saved, &asked.settings.policy)?,
             None => find_policy(context, &asked.settings.policy, &model)?,
         };
         asked.settings.analysis.readings = policy.is_some();
@@ -73,7 +73,12 @@ impl<'a> Opening<'a> {
         let Self { context, permit, asked, id, model, policy } = self;
         let mut limits = context.limits;
         limits.max_chunk_bytes = permit.chunk_bytes(limits.max_chunk_bytes);
-        let Asked { config, settings, saved } = asked;
+        let Asked { config, mut settings, saved } = asked;
+        let checkpoints = settings.checkpoint_interval.zip(context.resuming.clone());
+        settings.checkpoint_interval = checkpoints
+            .as_ref()
+            .map(|(interval, resuming)| Checkpoints::interval(resuming, *interval));
+        let resumes = saved.is_some();
         let manifest = &model.manifest;
         let name = manifest.name.clone();
         let mut started = v1::Started {
@@ -129,18 +134,12 @@ impl<'a> Opening<'a> {
             }
         });
         let alarm = alarm.transpose()?;
-        let checkpoints = settings.checkpoint_interval.zip(context.resuming.clone()).map(
-            |(interval, resuming)| {
-                let interval = interval.max(resuming.min_interval);
-                let config = render::config_bytes(&config);
-                Checkpoints {
-                    resuming,
-                    interval,
-                    config,
-                    due: interval + analysis.position().duration(),
-                }
-            },
-        );
+        let checkpoints = checkpoints.map(|(interval, resuming)| {
+            let interval = Checkpoints::interval(&resuming, interval);
+            let config = render::config_bytes(&config);
+            let position = analysis.position().duration();
+            Checkpoints::new(resuming, interval, config, position, resumes)
+        });
         let session = Session {
             limits,
             permit,
@@ -157,6 +156,7 @@ impl<'a> Opening<'a> {
             told: Vec::new(),
             progress,
             checkpoints,
+            half_closed: false,
             arrived: None,
             trace,
         };
@@ -212,7 +212,11 @@ pub(super) async fn read_config(
         None => return Err(SessionError::ConfigMissing { actual: "end of stream" }),
     };
     if !config.resume_token.is_empty() {
-        return resumed_config(context, caller, config);
+        let resumed = resumed_config(context, caller, config);
+        if let Err(error) = &resumed {
+            metrics().resume_asked(error.resume_refusal());
+        }
+        return resumed;
     }
     let settings = stream_config(&config, &context.defaults).map_err(SessionError::Invalid)?;
     if settings.checkpoint_interval.is_some() && context.resuming.is_none() {
@@ -260,12 +264,17 @@ fn saved_model(models: &Models, name: &str) -> Result<Arc<Model>, ResumeError> {
 fn saved_policy<'a>(
     context: &'a Context,
     saved: &Saved,
+    choice: &PolicyChoice,
 ) -> Result<Option<(Arc<Policy>, &'a Escalating)>, SessionError> {
     let Some(policy) = &saved.policy else {
         return Ok(None);
     };
     let escalating = context.escalating.as_ref().ok_or(SessionError::NoStore)?;
-    Ok(Some((policy.policy()?, escalating)))
+    let brought = match choice {
+        PolicyChoice::Inline(text) => text,
+        PolicyChoice::Default | PolicyChoice::Named(_) => "",
+    };
+    Ok(Some((policy.policy(brought)?, escalating)))
 }
 
 fn of_resume(error: analysis::ResumeError) -> ResumeError {

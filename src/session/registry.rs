@@ -145,10 +145,11 @@ impl Registry {
     }
 
     /// Enters a session that goes on with another one: if that is still there, because its client is gone
-    /// and nobody has noticed, it has to leave. Whether it was is told.
+    /// and nobody has noticed, it has to leave. Whether it was is told. Another identity's does not leave: a
+    /// colleague may have begun anew under the same name.
     ///
     /// # Errors
-    /// [`Refused`]; `Taken` if it does not leave in time.
+    /// [`Refused`]; `Taken` if it does not leave in time, or need not.
     ///
     /// # Cancellation
     /// Safe: the other one may have been told to leave.
@@ -162,7 +163,6 @@ impl Registry {
                 Ok(guard) => return Ok((guard, was_there)),
                 Err(refused) => refused,
             };
-            was_there = true;
             let before = self.sessions.get(&entrance.key).map(|entry| entry.value().clone());
             let (Refused::Taken, Some(before)) = (refused, before) else {
                 if refused == Refused::Taken {
@@ -171,6 +171,10 @@ impl Registry {
                 }
                 return Err(refused);
             };
+            if before.identity != entrance.identity {
+                return Err(Refused::Taken);
+            }
+            was_there = true;
             before.replaced.cancel();
             tokio::time::timeout_at(deadline, before.gone.cancelled())
                 .await
@@ -311,5 +315,14 @@ mod tests {
         assert_eq!(registry.take_over(entrance("t", "a")).await.unwrap_err(), Refused::Taken);
         drop(taken);
         assert!(!registry.take_over(entrance("t", "a")).await.unwrap().1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_takes_the_place_of_another_identity() {
+        let registry = Registry::new(9);
+        let theirs = registry.enter(entrance("t", "a")).unwrap();
+        let other = Entrance { identity: "other".into(), ..entrance("t", "a") };
+        assert_eq!(registry.take_over(other).await.unwrap_err(), Refused::Taken);
+        assert!(!theirs.entry.replaced.is_cancelled());
     }
 }

@@ -7,7 +7,7 @@
 //! ```text
 //! offset       length  what
 //! 0            4       "UTRT"
-//! 4            1       version of token and state: 1
+//! 4            1       version of token and state: 2
 //! 5            1       length n of the key's id
 //! 6            n       the key's id
 //! 6 + n        8       when it expires: seconds since 1970, little endian
@@ -30,7 +30,7 @@ use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 const MAGIC: &[u8; 4] = b"UTRT";
 /// Of the token, and of what is in it: states of another version cannot be read. It goes up with every change of a type
 /// that is part of a session's state.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;

@@ -28,7 +28,7 @@ const MEMORY: Described = Described {
     what: "Resident memory of the process",
 };
 const DESCRIPTORS: Described = Described {
-    name: "process.open_file_descriptor.count",
+    name: "process.unix.file_descriptor.count",
     kind: Kind::UpDownCounter,
     unit: "{file_descriptor}",
     buckets: &[],

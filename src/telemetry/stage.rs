@@ -19,7 +19,10 @@ pub enum Stage {
     EngineWait,
     /// The engine's run.
     EngineRun,
-    /// Rendering events and handing them to the client's queue.
+    /// Holding rules against what was heard, and waiting for the store where one of them decided something.
+    Record,
+    /// Rendering events and handing them to the client's queue. Where a reading is among them, [`Self::Record`]
+    /// lies within.
     Send,
 }
 
@@ -30,6 +33,7 @@ impl Stage {
             Self::Features => "features",
             Self::EngineWait => "engine wait",
             Self::EngineRun => "engine run",
+            Self::Record => "record",
             Self::Send => "send",
         }
     }

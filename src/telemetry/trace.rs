@@ -135,14 +135,15 @@ pub fn call(method: &'static str, traceparent: Option<&str>, tracestate: Option<
 
 /// The call ended with a status such as `OK`.
 pub fn call_ended(span: &Span, status: &'static str) {
-    span.set_attribute("rpc.response.status_code", status);
+    span.set_attribute("rpc.status_code", status);
     if is_server_fault(status) {
         span.record("otel.status_code", "ERROR");
         span.set_attribute("error.type", status);
     }
 }
 
-/// What a session is: names that are configured and formats, nothing of its client.
+/// What a session is. Its name, and those of its policy where that came with the stream, are its client's
+/// own words: they stand in spans and log lines, never in metrics.
 #[derive(Debug)]
 pub struct SessionKind<'a> {
     /// Its name.

@@ -312,6 +312,7 @@ pub fn effective_config(
     let mut config = asked.clone();
     session_id.clone_into(&mut config.session_id);
     model.clone_into(&mut config.model);
+    config.checkpoint_interval = settings.checkpoint_interval.map(duration);
     if let Some(audio) = &mut config.audio {
         audio.encoding = match settings.format.encoding {
             Encoding::Linear16 => v1::AudioEncoding::Linear16,

@@ -116,6 +116,19 @@ async fn a_clip_is_charged_by_its_audio() {
 }
 
 #[tokio::test]
+async fn a_clip_that_is_refused_in_the_end_is_charged_all_the_same() {
+    let server = Server::with(|settings| {
+        settings.quota_audio_per_minute = ms(2_000);
+        settings.max_clip_length = ms(3_000);
+    })
+    .await;
+    let client = server.client().await;
+    client.clone().analyze_audio(clip(4.0)).await.unwrap_err();
+    let status = client.clone().analyze_audio(clip(0.5)).await.unwrap_err();
+    assert_error(&status, Code::ResourceExhausted, "QUOTA_AUDIO", None);
+}
+
+#[tokio::test]
 async fn without_memory_new_streams_and_clips_are_refused_and_the_ports_say_so() {
     let server = Server::with(|settings| settings.max_memory = 1).await;
     let client = server.client().await;
@@ -136,8 +149,11 @@ async fn without_memory_new_streams_and_clips_are_refused_and_the_ports_say_so()
     let (status, body) = http_get(server.http, "/accepting").await;
     assert!(status == 503 && body.contains("max_memory"), "{status} {body}");
     let (_, metrics) = http_get(server.http, "/metrics").await;
-    let refused = metric(&metrics, "undertone_streams_refused_total", "reason=\"memory\"");
-    assert!(refused >= Some(2.0), "{refused:?}");
+    for call in ["clip", "stream"] {
+        let labels = format!("call=\"{call}\",reason=\"memory\"");
+        let refused = metric(&metrics, "undertone_streams_refused_total", &labels);
+        assert!(refused >= Some(1.0), "{call}: {refused:?}");
+    }
 }
 
 #[tokio::test]

@@ -131,7 +131,8 @@ async fn a_clip_that_is_too_large_or_too_long_is_refused() {
     assert!(status.message().contains("100001"));
     // Far beyond the limit, the transport already says no.
     let status = analyze(&client, request(vec![0; 400_000])).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange);
+    assert_error(&status, Code::ResourceExhausted, "MESSAGE_TOO_LARGE", None);
+    assert!(status.message().contains("400"), "{status:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use prost::Message as _;
-use undertone::server::identity::Gate;
+use undertone::server::identity::{Access, Gate};
 
 use crate::signal::{encode, speech};
 use crate::support::{PLAIN, TINY, chunks, mark, wrap};
@@ -26,10 +26,15 @@ mod resume_target;
 #[allow(unreachable_pub, reason = "public for libFuzzer's target")]
 mod identities_target;
 
+#[path = "../../fuzz/src/audio.rs"]
+#[allow(unreachable_pub, reason = "public for libFuzzer's target")]
+mod audio_target;
+
+use audio_target::{audio_decode, container_decode};
 use identities_target::identities_parse;
 use policy_target::policy_parse;
 use resume_target::{resume_state, resume_token};
-use session_target::{session, session_with};
+use session_target::{session, session_with, stand_in};
 
 /// A gate that knows those of the example.
 static GATE: LazyLock<(tokio::runtime::Runtime, Arc<Gate>)> = LazyLock::new(|| {
@@ -111,7 +116,7 @@ proptest! {
             let Ok(value) = axum::http::HeaderValue::from_bytes(&value) else { continue };
             let headers = [(axum::http::header::AUTHORIZATION, value)].into_iter().collect();
             let (runtime, gate) = &*GATE;
-            assert!(runtime.block_on(gate.identify(&headers, None)).is_err());
+            assert!(runtime.block_on(gate.admit_as(Access::Known, "", &headers, None)).is_err());
         }
     }
 }
@@ -141,6 +146,26 @@ proptest! {
     fn no_bytes_as_a_token_panic(data in prop::collection::vec(any::<u8>(), 0..100)) {
         resume_token(&data);
     }
+}
+
+/// Inputs that reach, together, whatever fuzzing has reached.
+#[test]
+fn every_input_that_fuzzing_has_kept_is_handled() {
+    let model = stand_in().get("").unwrap();
+    let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let run = |target: &str, body: &dyn Fn(&[u8])| {
+        let kept = std::fs::read_dir(corpora.join(target)).expect(target);
+        let inputs = kept.map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+        let count = inputs.map(|input| body(&input)).count();
+        assert!(count > 0, "{target} has none");
+    };
+    run("audio_decode", &audio_decode);
+    run("container_decode", &container_decode);
+    run("identities_parse", &identities_parse);
+    run("policy_parse", &policy_parse);
+    run("resume_state", &|data| resume_state(data, model));
+    run("resume_token", &resume_token);
+    run("session", &session);
 }
 
 #[test]

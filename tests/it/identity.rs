@@ -13,8 +13,8 @@ use undertone::server::identity::{Access, needed};
 use undertone::wire::v1;
 use undertone::wire::v1::escalation_service_client::EscalationServiceClient;
 
-use crate::pki::{Bearing, Site, caller, hash};
-use crate::process::undertone;
+use crate::pki::{Bearing, Signer, Site, caller, hash, jwks};
+use crate::process::{metric, undertone};
 use crate::protocol::grpc_web;
 use crate::signal::{encode, speech};
 use crate::support::{
@@ -364,4 +364,83 @@ fn the_example_can_be_used() {
 fn defaults_say_that_only_this_machine_can_call() {
     let settings = Settings::default();
     assert!(settings.is_local() && !settings.is_guarded() && !settings.has_tls());
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_its_identity_is_taken_out_or_may_not_watch_any_more() {
+    let site = Site::new();
+    let server = Server::with(|settings| {
+        site.identities(settings, &app("watch"));
+        settings.watch_heartbeat = crate::support::ms(100);
+        settings.escalation_store =
+            undertone::config::StoreUrl(format!("sqlite:{}", site.path("store.db").display()));
+    })
+    .await;
+    let bearing = Bearing(Some(format!("Bearer {TOKEN}")));
+    let mut client = EscalationServiceClient::with_interceptor(channel(server.grpc).await, bearing);
+    let gone = ("identities: []\n".to_owned(), Code::Unauthenticated, "TOKEN_UNKNOWN");
+    let other = (app("stream"), Code::PermissionDenied, "ROLE_MISSING");
+    let moved = app("watch").replace("ward-7", "ward-8");
+    let moved = (moved, Code::Unauthenticated, "TOKEN_INVALID");
+    for (text, code, reason) in [gone, other, moved] {
+        site.write_identities(&app("watch"));
+        let mut watch = None;
+        until("it may watch", async || {
+            let request = v1::WatchEscalationsRequest::default();
+            watch = client.watch_escalations(request).await.ok();
+            watch.is_some()
+        })
+        .await;
+        let mut watch = watch.unwrap().into_inner();
+        watch.message().await.unwrap().unwrap();
+        site.write_identities(&text);
+        let ended = tokio::time::timeout(crate::support::PATIENCE, async {
+            loop {
+                if let Err(status) = watch.message().await {
+                    return status;
+                }
+            }
+        });
+        assert_error(&ended.await.expect("it ends"), code, reason, None);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_names_another_one_is_in_force_as_soon_as_that_is_there() {
+    let site = Site::new();
+    let server = server(&site, &app("stream")).await;
+    list(&server, Some(TOKEN)).await.unwrap();
+    // The token is taken out, and an issuer comes in whose keys come later.
+    let keys = site.path("late.json").display().to_string();
+    site.write_identities(&format!(
+        "jwt: [{{name: sso, issuer: me, audience: [us], jwks: '{keys}'}}]\n"
+    ));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(list(&server, Some(TOKEN)).await.is_ok());
+    site.write("late.json", &jwks(&[&Signer::new("ES256", "one")]));
+    until("the token is taken out", async || list(&server, Some(TOKEN)).await.is_err()).await;
+}
+
+#[tokio::test]
+async fn a_call_that_may_not_be_made_is_counted() {
+    let site = Site::new();
+    let server = server(&site, &app("watch")).await;
+    let count = async |reason: &str| {
+        let page = http_get(server.http, "/metrics").await.1;
+        let label = format!("\"{reason}\"");
+        metric(&page, "undertone_auth_failures_total", &label).unwrap_or_default()
+    };
+    let before = (count("ROLE_MISSING").await, count("METHOD_UNKNOWN").await);
+    let mut client = caller(channel(server.grpc).await, Some(TOKEN));
+    client.analyze_audio(v1::AnalyzeAudioRequest::default()).await.unwrap_err();
+    grpc_web(server.grpc, "/undertone.v1.EmotionService/Sing", &[0; 5]).await;
+    assert!(count("ROLE_MISSING").await > before.0 && count("METHOD_UNKNOWN").await > before.1);
+}
+
+#[test]
+fn a_token_that_is_to_be_good_beyond_the_calendar_is_refused() {
+    let output = undertone(&["identities", "token", "--expires-in", "9000y"]).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.contains("too far away"), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
 }

@@ -3,14 +3,23 @@
 use std::time::Duration;
 
 use tonic::Code;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use undertone::audio::Encoding;
+use undertone::config::StoreUrl;
 use undertone::wire::v1;
+use undertone::wire::v1::escalation_service_client::EscalationServiceClient;
 use undertone::wire::v1::stream_emotion_request::Message as Request;
 
+use crate::pki::{Bearing, Site, caller, hash};
+use crate::process::metric;
+use crate::raw::{DATA, END_HEADERS, HEADERS, Raw, call, frame, header};
 use crate::signal::{encode, silence, speech};
 use crate::support::{
-    Format, PLAIN, Server, Talk, assert_error, audio, chunks, duration, mark, ms, send, stream,
-    turn, wrap,
+    Client, Format, PATIENCE, PLAIN, Server, Talk, assert_error, audio, channel, chunks, duration,
+    http_get, mark, ms, send, stream, turn, until, wrap,
 };
 
 fn config(change: impl FnOnce(&mut v1::StreamConfig)) -> v1::StreamConfig {
@@ -267,4 +276,121 @@ async fn a_message_that_is_no_protobuf_is_refused_and_hurts_nobody_else() {
     // INVALID_ARGUMENT is 3.
     assert!(answer.contains("grpc-status:3"), "{answer:?}");
     other.close().await.fine();
+}
+
+#[tokio::test]
+async fn what_carries_no_audio_is_small_and_comes_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::with(|settings| {
+        settings.request_timeout = ms(700);
+        settings.escalation_store =
+            StoreUrl(format!("sqlite:{}", folder.path().join("store.db").display()));
+    })
+    .await;
+    let channel = channel(server.grpc).await;
+    let name = "x".repeat(70_000);
+    // Anybody may ask this one, so that it takes the least.
+    let asked = HealthCheckRequest { service: "x".repeat(5_000) };
+    let status = HealthClient::new(channel.clone()).check(asked).await.unwrap_err();
+    assert_error(&status, Code::ResourceExhausted, "MESSAGE_TOO_LARGE", None);
+    let asked = v1::GetModelRequest { name: name.clone() };
+    let status = server.client().await.get_model(asked).await.unwrap_err();
+    assert_error(&status, Code::ResourceExhausted, "MESSAGE_TOO_LARGE", None);
+    let asked = v1::GetEscalationRequest { id: name };
+    let mut escalations = EscalationServiceClient::new(channel);
+    let status = escalations.get_escalation(asked).await.unwrap_err();
+    assert_error(&status, Code::ResourceExhausted, "MESSAGE_TOO_LARGE", None);
+
+    // A message of a hundred bytes of which three come.
+    let mut raw = Raw::greet(server.grpc).await;
+    raw.open(1, "ListModels").await;
+    raw.push(&frame(DATA, 0, 1, &[0, 0, 0, 0, 100, 1, 2, 3])).await;
+    let seen = raw.watch(PATIENCE, |seen| !seen.ended.is_empty()).await;
+    assert_eq!(seen.ended, [1], "{seen:?}");
+}
+
+#[tokio::test]
+async fn what_is_cut_off_at_the_drain_deadline_is_counted_before_the_server_ends() {
+    let server = Server::with(|settings| settings.drain_deadline = ms(500)).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+    // Windows so small that even the last messages do not fit once estimates have filled them.
+    let narrow = endpoint.initial_stream_window_size(1_024).initial_connection_window_size(65_535);
+    let client = Client::new(narrow.connect().await.unwrap());
+    let config = v1::StreamConfig { estimate_interval: duration(0.1), ..PLAIN.config() };
+    let talk = Talk::dial(&client, config).await;
+    talk.say(audio(encode(&speech(1, 20.0, 16_000), PLAIN.encoding))).await;
+    // All servers of this process share its metrics.
+    let other = Server::start().await;
+    let cut_off = async || {
+        let page = http_get(other.http, "/metrics").await.1;
+        metric(&page, "undertone_streams_total", "\"cut_off\"").unwrap_or_default()
+    };
+    until("it is full", async || !server.sessions().await.is_empty()).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = cut_off().await;
+    server.stop().await.unwrap();
+    assert!(cut_off().await > before);
+    drop(talk);
+}
+
+#[tokio::test]
+async fn who_watches_the_health_is_told_and_holds_up_no_end() {
+    let server = Server::with(|settings| settings.drain_deadline = ms(60_000)).await;
+    let mut health = HealthClient::new(channel(server.grpc).await);
+    let asked = HealthCheckRequest { service: String::new() };
+    let mut watch = health.watch(asked).await.unwrap().into_inner();
+    let serving = watch.message().await.unwrap().unwrap().status;
+    // So does somebody who has a tool ask what there is, and forgets it.
+    let reflection = ServerReflectionClient::new(channel(server.grpc).await)
+        .server_reflection_info(tokio_stream::pending())
+        .await
+        .unwrap();
+    let began = std::time::Instant::now();
+    server.stop().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_ne!(watch.message().await.unwrap().unwrap().status, serving);
+    let status = watch.message().await.unwrap_err();
+    assert_error(&status, Code::Unavailable, "DRAINING", None);
+    drop(reflection);
+}
+
+#[tokio::test]
+async fn nobody_takes_more_than_its_share_of_clips_and_watches() {
+    let site = Site::new();
+    let of = |name: &str| {
+        let hash = hash(&format!("ut_{name}"));
+        format!(
+            "  - {{name: {name}, tenant: {name}, roles: [analyze, watch], tokens: [{{hash: '{hash}'}}]}}\n"
+        )
+    };
+    let server = Server::with(|settings| {
+        site.identities(settings, &format!("identities:\n{}{}", of("ours"), of("theirs")));
+        settings.escalation_store = StoreUrl(format!("sqlite:{}", site.path("store.db").display()));
+        (settings.max_watchers, settings.max_clips, settings.max_clips_waiting) = (4, 1, 1);
+    })
+    .await;
+    let bearing = |name: &str| Bearing(Some(format!("Bearer ut_{name}")));
+    let watch = async |name: &str| {
+        let channel = channel(server.grpc).await;
+        let mut client = EscalationServiceClient::with_interceptor(channel, bearing(name));
+        client.watch_escalations(v1::WatchEscalationsRequest::default()).await
+    };
+    let _held = (watch("ours").await.unwrap(), watch("ours").await.unwrap());
+    let status = watch("ours").await.unwrap_err();
+    assert_error(&status, Code::ResourceExhausted, "TOO_MANY_WATCHES", None);
+    assert!(status.message().contains("max_share"), "{status:?}");
+    let _theirs = (watch("theirs").await.unwrap(), watch("theirs").await.unwrap());
+
+    // A clip that does not come.
+    let mut raw = Raw::greet(server.grpc).await;
+    let head = [call("AnalyzeAudio"), header("authorization", "Bearer ut_ours")].concat();
+    raw.push(&frame(HEADERS, END_HEADERS, 1, &head)).await;
+    let clip = async |name: &str| {
+        let mut client = caller(channel(server.grpc).await, Some(&format!("ut_{name}")));
+        client.analyze_audio(v1::AnalyzeAudioRequest::default()).await.unwrap_err()
+    };
+    until("the share is taken", async || clip("ours").await.code() == Code::ResourceExhausted)
+        .await;
+    assert_error(&clip("ours").await, Code::ResourceExhausted, "TOO_MANY_CLIPS", None);
+    assert_error(&clip("theirs").await, Code::InvalidArgument, "INVALID_REQUEST", Some("content"));
 }

@@ -27,6 +27,7 @@
 //! | [`sinks`], [`sinks_tls`] | what arrives where escalations are delivered |
 //! | [`crash`] | escalations arrive, whatever dies or fails |
 //! | [`resume`] | streams that break off and go on |
+//! | [`stream_command`] | `undertone stream` with servers that end |
 //! | [`resume_state`] | streams that go on from a state |
 //! | [`tenants`] | who sees whose sessions and escalations |
 //! | [`fuzzing`] | any sequence of messages |
@@ -79,6 +80,7 @@ mod signal;
 mod sinks;
 mod sinks_tls;
 mod store;
+mod stream_command;
 mod support;
 mod tenants;
 mod tls;

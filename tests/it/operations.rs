@@ -128,6 +128,46 @@ async fn what_was_raised_is_listed_shown_acknowledged_replayed_and_exported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_acknowledges_without_the_delivery_file_learns_who_is_not_told() {
+    let place = Place::new(Kind::Sqlite).await;
+    let delivery = place.folder.path().join("delivery.yaml");
+    let sink = format!(
+        "schema: undertone.delivery/v1\nsinks:\n  - name: ward-7\n    cloudevents: {{url: 'http://127.0.0.1:{}/', \
+         allow_private: true}}\n",
+        free_port()
+    );
+    std::fs::write(&delivery, sink).unwrap();
+    let delivery = delivery.display().to_string();
+    let settings = ["--escalation-store", &place.url, "--delivery", &delivery];
+    let server = Process::start(&settings).await;
+    let config =
+        v1::StreamConfig { policy: Some(Policy::PolicyYaml(QUIET.to_owned())), ..PLAIN.config() };
+    let mut talk = Talk::open(&Client::new(channel(server.grpc).await), config).await;
+    let mut samples = speech(1, 2.0, 16_000);
+    samples.extend(vec![0.0; 2 * 16_000]);
+    talk.say(audio(encode(&samples, PLAIN.encoding))).await;
+    let id = loop {
+        if let Some(Response::Escalation(event)) = talk.next().await.unwrap() {
+            break event.escalation.unwrap().id;
+        }
+    };
+    let bare = ["escalations", "ack", &id, "--by", "nurse", "--escalation-store", &place.url];
+    let (text, code) = typed(&bare).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("acknowledged by nurse") && text.contains("ward-7 will not be told"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_of_dead_letters_that_would_be_passed_over_is_refused() {
+    let (text, code) = typed(&["escalations", "list", "--dead", "--tenant", "default"]).await;
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("--dead"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_about_escalations_are_checked_with_their_names() {
     let place = Place::new(Kind::Sqlite).await;
     let bad = place.folder.path().join("bad.yaml");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
-use undertone::telemetry::described;
+use undertone::telemetry::{described, labels};
 use undertone::wire::v1;
 use undertone::wire::v1::stream_config::Policy;
 
@@ -86,11 +86,12 @@ fn known_names() -> BTreeSet<String> {
 
 /// What happens only to servers with TLS, with callers that are turned away, quotas, resumptions, a collector, a store
 /// or a policy that fails: described, but not on the page of a run in which all goes well.
-const RARE: [&str; 10] = [
+const RARE: [&str; 11] = [
     "undertone_tls_certificate_expiry_seconds",
     "undertone_auth_failures_total",
     "undertone_tls_handshake_failures_total",
     "undertone_quota_refusals_total",
+    "undertone_connections_refused_total",
     "undertone_streams_refused_total",
     "undertone_streams_resumed_total",
     "undertone_checkpoint_size_bytes",
@@ -262,6 +263,28 @@ async fn every_metric_of_alerts_and_dashboard_is_on_the_page_of_a_real_run() {
         }
     }
     assert!(used.len() > 40, "{}: does the test still find names?", used.len());
+    // What alerts on an increase wait for is there before the first one.
+    let at_zero = |name: &str, labels: &[&str]| {
+        let there = page.lines().any(|line| {
+            line.starts_with(name)
+                && line.ends_with(" 0")
+                && labels.iter().all(|label| line.contains(label))
+        });
+        assert!(there, "{name} {labels:?} does not stand at 0: {page}");
+    };
+    for reason in labels::OVERLOAD {
+        let reason = format!("reason=\"{reason}\"");
+        at_zero("undertone_streams_refused_total{", &["call=\"stream\"", &reason]);
+    }
+    for outcome in labels::BROKEN_OFF {
+        at_zero("undertone_streams_total{", &[&format!("outcome=\"{outcome}\"")]);
+    }
+    for kind in labels::SECRETS {
+        let kind = format!("kind=\"{kind}\"");
+        at_zero("undertone_secrets_reloads_total{", &["outcome=\"refused\"", &kind]);
+    }
+    at_zero("undertone_policy_reloads_total{", &["outcome=\"refused\""]);
+    at_zero("undertone_delivery_attempts_total{", &["sink=\"ward\"", "outcome=\"gone\""]);
     // And nothing on the page is undescribed.
     for name in on_page.iter().filter(|name| **name != "target_info") {
         assert!(known.contains(*name), "{name} is not described");
@@ -341,6 +364,233 @@ async fn what_clients_say_is_in_no_label_of_any_metric() {
         // Buckets times methods times statuses is the most there is.
         assert!(count <= 400, "{name} has {count} series");
     }
+}
+
+/// The label matchers of a query or a series, with the metric that they stand behind: name, label, values.
+fn matchers(query: &str) -> Vec<(String, String, Vec<String>)> {
+    let mut found = Vec::new();
+    for (at, _) in query.match_indices('{') {
+        let (before, behind) = (&query[..at], &query[at + 1..]);
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let start = before.rfind(|c: char| !is_name(c)).map_or(0, |at| at + 1);
+        for pair in behind.split('}').next().unwrap().split(',') {
+            let Some((label, value)) = pair.split_once('=') else { continue };
+            let values = value.trim_matches(['~', '"']).split('|').map(str::to_owned).collect();
+            found.push((
+                before[start..].to_owned(),
+                label.trim_end_matches('!').to_owned(),
+                values,
+            ));
+        }
+    }
+    found
+}
+
+/// Statuses of gRPC, as the specification writes them.
+fn statuses() -> BTreeSet<&'static str> {
+    (0..=16).map(|code| undertone::wire::code_name(tonic::Code::from_i32(code))).collect()
+}
+
+#[test]
+fn queries_and_series_of_tests_ask_for_values_that_labels_can_have() {
+    let mut known = BTreeMap::<(String, String), BTreeSet<&str>>::new();
+    for values in labels::ALL {
+        let metric = described().find(|metric| metric.name == values.metric).unwrap();
+        let label = values.label.replace('.', "_");
+        known.insert((metric.on_page(), label), values.values.iter().copied().collect());
+    }
+    for part in ["count", "bucket", "sum"] {
+        let name = format!("rpc_server_call_duration_seconds_{part}");
+        known.insert((name, "rpc_status_code".to_owned()), statuses());
+    }
+    // Names that the operator gives, and what Prometheus adds.
+    let free = ["job", "instance", "le", "sink", "model", "version", "rpc_method"];
+    let alerts = alerts();
+    let exprs = alerts.iter().map(|alert| alert["expr"].as_str().unwrap().to_owned());
+    let tests = yaml("deploy/prometheus/alerts.test.yaml");
+    let series = tests["tests"].as_array().unwrap().iter();
+    let series = series.flat_map(|test| test["input_series"].as_array().unwrap());
+    let series = series.map(|one| one["series"].as_str().unwrap().to_owned());
+    let mut looked_at = 0;
+    for query in exprs.chain(queries()).chain(series) {
+        for (metric, label, values) in matchers(&query) {
+            if free.contains(&&*label) {
+                continue;
+            }
+            let known = known.get(&(metric.clone(), label.clone())).unwrap_or_else(|| {
+                panic!("nobody lists the values of {label} of {metric}: {query}")
+            });
+            for value in values {
+                assert!(known.contains(&*value), "{metric}: {label} is never {value:?}: {query}");
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 50, "{looked_at}: does the test still find values?");
+}
+
+/// The text of the item of `path` that begins with `start`, up to the brace that ends it.
+fn item(path: &str, start: &str) -> String {
+    let source = text(path);
+    let at = source.find(start).unwrap_or_else(|| {
+        panic!("{path} has no {start:?}: say here where the values of the label come from now")
+    });
+    let mut depth = 0_usize;
+    let mut opened = false;
+    source[at..]
+        .chars()
+        .take_while(|&c| {
+            let goes_on = !opened || depth > 0;
+            match c {
+                '{' => (depth, opened) = (depth + 1, true),
+                '}' => depth -= 1,
+                _ => {}
+            }
+            goes_on
+        })
+        .collect()
+}
+
+/// A file and how an item of it begins.
+type Place = (&'static str, &'static str);
+
+/// The words in double quotes.
+fn quoted(source: &str) -> BTreeSet<String> {
+    source.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn labels_have_the_values_that_the_code_gives_them() {
+    // Where an enumeration has its names.
+    let names: [(&str, &str, &[Place]); 8] = [
+        (
+            "undertone.auth.failures",
+            "reason",
+            &[("src/server/identity/error.rs", "pub fn reason(")],
+        ),
+        ("undertone.streams", "outcome", &[("src/server/status.rs", "pub fn outcome(")]),
+        (
+            "undertone.streams.refused",
+            "reason",
+            &[
+                ("src/session/load.rs", "pub fn name(self)"),
+                ("src/session/admission.rs", "pub fn name(&self)"),
+            ],
+        ),
+        (
+            "undertone.streams.resumed",
+            "outcome",
+            &[
+                ("src/session/checkpoint.rs", "pub fn reason("),
+                ("src/session/error.rs", "fn resume_refusal("),
+            ],
+        ),
+        ("undertone.abstentions", "reason", &[("src/tracking/tracker.rs", "pub fn name(self)")]),
+        ("undertone.warnings", "reason", &[("src/wire/event.rs", "pub fn name(self)")]),
+        ("undertone.escalations", "severity", &[("src/policy/decision.rs", "pub fn name(self)")]),
+        (
+            "undertone.delivery.attempts",
+            "outcome",
+            &[("src/escalation/store/write.rs", "pub fn name(&self)")],
+        ),
+    ];
+    let listed = |metric: &str, label: &str| -> BTreeSet<String> {
+        let found = labels::ALL.iter().find(|v| v.metric == metric && v.label == label);
+        found.unwrap().values.iter().map(|value| (*value).to_owned()).collect()
+    };
+    for (metric, label, sources) in names {
+        let given: BTreeSet<String> =
+            sources.iter().flat_map(|(path, start)| quoted(&item(path, start))).collect();
+        let listed = listed(metric, label);
+        let unlisted: Vec<_> = given.difference(&listed).collect();
+        assert!(unlisted.is_empty(), "src/telemetry/labels.rs, {metric} {label}: {unlisted:?}");
+    }
+    // Words at the place where something is counted.
+    let calls = [
+        ("stream_refused", "undertone.streams.refused", "reason"),
+        ("clip_refused", "undertone.streams.refused", "reason"),
+        ("connection_refused", "undertone.connections.refused", "reason"),
+        ("handshake_failed", "undertone.tls.handshake.failures", "reason"),
+        ("resume_asked", "undertone.streams.resumed", "outcome"),
+        ("policy_reload", "undertone.policy.reloads", "outcome"),
+    ];
+    let (mut sources, mut given) = (vec![file("src")], BTreeMap::<&str, BTreeSet<String>>::new());
+    let mut all = BTreeSet::new();
+    while let Some(path) = sources.pop() {
+        if path.is_dir() {
+            sources.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        if path.extension().is_none_or(|ext| ext != "rs") || path.ends_with("telemetry/labels.rs") {
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        for (method, ..) in calls {
+            let marker = format!("metrics().{method}(");
+            for (at, _) in source.match_indices(&marker) {
+                let argument = source[at..].split(';').next().unwrap();
+                given.entry(method).or_default().extend(quoted(argument));
+            }
+        }
+        all.extend(quoted(&source));
+    }
+    for (method, metric, label) in calls {
+        let unlisted: Vec<_> =
+            given.entry(method).or_default().difference(&listed(metric, label)).cloned().collect();
+        assert!(unlisted.is_empty(), "src/telemetry/labels.rs, {metric} {label}: {unlisted:?}");
+    }
+    // And no value is listed that nothing has.
+    for known in labels::ALL {
+        for value in known.values {
+            assert!(all.contains(*value), "nothing has {} {value:?}", known.label);
+        }
+    }
+}
+
+#[test]
+fn every_metric_and_alert_that_the_documentation_names_is_there() {
+    let known = known_names();
+    let histograms: BTreeSet<String> =
+        described().filter(|m| m.kind.name() == "histogram").map(|m| m.on_page()).collect();
+    let alerts: BTreeSet<String> =
+        alerts().iter().map(|alert| alert["alert"].as_str().unwrap().to_owned()).collect();
+    let mut pages: Vec<PathBuf> = std::fs::read_dir(file("docs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "md"))
+        .collect();
+    pages.extend(["README.md", "SECURITY.md", "benches/README.md"].map(file));
+    let mut named = 0;
+    for page in pages {
+        let words = std::fs::read_to_string(&page).unwrap();
+        for name in names_in(&words) {
+            let there = known.contains(&name) || histograms.contains(&name);
+            assert!(there, "{}: there is no metric {name}", page.display());
+            named += 1;
+        }
+        for word in words.split(|c: char| !c.is_ascii_alphanumeric()) {
+            let rest = word.strip_prefix("Undertone").unwrap_or_default();
+            if rest.starts_with(char::is_uppercase) {
+                assert!(alerts.contains(word), "{}: there is no alert {word}", page.display());
+            }
+        }
+    }
+    assert!(named > 40, "{named}: does the test still find names?");
+}
+
+#[test]
+fn the_documentation_lists_every_value_of_a_label() {
+    let documented = text("docs/telemetry.md");
+    let missing: Vec<String> = labels::ALL
+        .iter()
+        .map(|known| {
+            let values: Vec<String> =
+                known.values.iter().map(|value| format!("`{value}`")).collect();
+            format!("| `{}` of `{}` | {} |", known.label, known.metric, values.join(", "))
+        })
+        .filter(|row| !documented.lines().any(|line| line == row))
+        .collect();
+    assert!(missing.is_empty(), "put this in place:\n{}\n", missing.join("\n"));
 }
 
 #[test]

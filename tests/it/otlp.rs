@@ -253,7 +253,7 @@ async fn a_stream_is_one_span_below_its_callers_with_its_opening_and_some_chunks
     for (name, expected) in [
         ("rpc.system.name", "grpc"),
         ("rpc.method", "undertone.v1.EmotionService/StreamEmotion"),
-        ("rpc.response.status_code", "OK"),
+        ("rpc.status_code", "OK"),
         ("session.id", "traced"),
         ("undertone.model", "tiny-steps"),
         ("undertone.audio.encoding", "linear16"),
@@ -407,7 +407,7 @@ async fn metrics_have_units_and_everything_says_who_sent_it() {
         ("undertone.engine.run", "s"),
         ("process.cpu.time", "s"),
         ("process.memory.usage", "By"),
-        ("process.open_file_descriptor.count", "{file_descriptor}"),
+        ("process.unix.file_descriptor.count", "{file_descriptor}"),
         ("process.thread.count", "{thread}"),
         ("process.uptime", "s"),
         ("undertone.runtime.busy", "s"),

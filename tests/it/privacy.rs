@@ -5,7 +5,7 @@ use undertone::wire::v1::stream_config::Policy;
 use undertone::wire::v1::stream_emotion_request::Message;
 
 use crate::otlp::QUIET;
-use crate::process::Process;
+use crate::process::{Process, undertone};
 use crate::signal::{encode, speech};
 use crate::support::{PLAIN, audio, mark, read, until, wrap};
 
@@ -69,4 +69,16 @@ async fn a_log_of_everything_holds_no_audio_no_labels_and_no_secrets() {
         // As numbers, as Debug shows bytes.
         assert!(!line.contains("112, 108, 97, 110"), "{line}");
     }
+}
+
+#[test]
+fn the_help_shows_no_value_of_the_environment() {
+    let output = undertone(&["serve", "--help"])
+        .env("UNDERTONE_ESCALATION_STORE", "postgres://u:planted-password@db/x")
+        .env("UNDERTONE_OTLP_HEADERS", "authorization=Bearer planted-header")
+        .env("UNDERTONE_MODELS", "planted-model")
+        .output()
+        .unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(text.contains("UNDERTONE_OTLP_HEADERS") && !text.contains("planted"), "{text}");
 }

@@ -332,6 +332,9 @@ fn a_port_in_use_is_told_with_its_setting() {
         assert!(error.contains(&address) && error.contains(setting), "{error}");
         // Standard error is no terminal here: the log has no colours.
         assert!(error.contains("starting") && !error.contains('\x1b'), "{error:?}");
+        // And says how it ended.
+        let ended = error.lines().find(|line| line.contains("ERROR") && line.contains("ended"));
+        assert!(ended.is_some_and(|line| line.contains(&address)), "{error}");
     }
 }
 

@@ -15,10 +15,10 @@ use undertone::wire::v1::stream_emotion_response::Message as Response;
 use crate::database::{Kind as Database, Place, free_port, on_both};
 use crate::process::{Process, undertone};
 use crate::resumer::{Heard, Speech, To, as_one_stream, talk};
-use crate::signal::{Noise, encode, speech, wav};
+use crate::signal::{Noise, encode, interleave, speech, wav};
 use crate::support::{
-    Answer, Client, PLAIN, Server, Talk, assert_error, assert_same, audio, channel, chunks,
-    duration, ms, read, seconds, stream, until,
+    Answer, Client, Format, PLAIN, Server, Talk, assert_error, assert_same, audio, channel, chunks,
+    duration, mark, ms, read, seconds, stream, turn, until,
 };
 
 on_both! {
@@ -26,6 +26,7 @@ on_both! {
     a_stream_that_lost_its_connection_goes_on_elsewhere,
     a_session_nobody_goes_on_with_has_ended,
     an_acknowledgement_between_two_streams_is_told_in_the_second,
+    an_acknowledgement_before_its_escalation_is_raised_again_is_told,
 }
 
 /// Says after a second without voice; one rule is cleared with the session, the other is left.
@@ -265,6 +266,10 @@ async fn a_session_nobody_goes_on_with_has_ended(place: &Place) {
     let in_force =
         |all: &[v1::Escalation]| all.iter().filter(|e| e.session_ended_at.is_none()).count();
     assert_eq!(in_force(&escalations(server.grpc).await), 2);
+    // With a checkpoint that is still taken.
+    talk.say(audio(encode(&vec![0.0; 16_000], PLAIN.encoding))).await;
+    talk.say(mark("checked")).await;
+    while !matches!(talk.next().await.unwrap().unwrap(), Response::Mark(_)) {}
     wire.cut().await;
     until("both have ended", async || in_force(&escalations(server.grpc).await) == 0).await;
     for escalation in escalations(server.grpc).await {
@@ -309,6 +314,46 @@ async fn an_acknowledgement_between_two_streams_is_told_in_the_second(place: &Pl
     };
     assert_eq!(event.kind(), Kind::Acknowledged);
     assert_eq!((event.actor.as_str(), event.escalation.unwrap().id), ("nurse", quiet.id));
+}
+
+/// The server is killed before a checkpoint covers what was raised, somebody takes it on, and only then the
+/// stream goes on: it is raised a second time, and the acknowledgement has to be told with it.
+async fn an_acknowledgement_before_its_escalation_is_raised_again_is_told(place: &Place) {
+    let replicas = Replicas::new(place);
+    let server = replicas.serve().await;
+    let (wire, mut talk) = cut_off(&server, config()).await;
+    let silence = encode(&vec![0.0; 80_000], PLAIN.encoding);
+    let mut first = None;
+    for request in chunks(&silence, 3_200) {
+        talk.say(request).await;
+    }
+    let raised = loop {
+        match talk.next().await.unwrap().unwrap() {
+            Response::Checkpoint(one) if first.is_none() => first = Some(one),
+            Response::Escalation(event) if event.kind() == Kind::Raised => {
+                break event.escalation.unwrap();
+            }
+            _ => {}
+        }
+    };
+    wire.cut().await;
+    until("the session has gone", async || server.sessions().await.is_empty()).await;
+    let mut service = EscalationServiceClient::new(channel(server.grpc).await);
+    let acknowledge = v1::AcknowledgeEscalationRequest {
+        id: raised.id.clone(),
+        actor: "nurse".to_owned(),
+        note: String::new(),
+    };
+    service.acknowledge_escalation(acknowledge).await.unwrap();
+    let first = first.expect("there is one each second, and this takes longer");
+    let rest = &silence[first.point.unwrap().audio_bytes as usize..];
+    let answer = stream(&server.client().await, resumed(&first), chunks(rest, 3_200)).await.fine();
+    let about = |event: &&v1::EscalationEvent| {
+        event.escalation.as_ref().is_some_and(|escalation| escalation.id == raised.id)
+    };
+    let events = answer.escalations();
+    let kinds: Vec<Kind> = events.into_iter().filter(about).map(|event| event.kind()).collect();
+    assert_eq!(kinds[..2], [Kind::Raised, Kind::Acknowledged]);
 }
 
 /// A stream, and its first checkpoint.
@@ -408,6 +453,64 @@ async fn a_stream_without_checkpoints_is_heard_out_when_the_server_drains() {
     assert!(answer.draining()[0].checkpoint.is_none());
     assert_eq!(answer.utterances().len(), 1, "the open utterance is ended and told");
     stopped.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_behind_a_checkpoint_are_sent_again_whatever_they_are() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    let mut requests = chunks(&encode(&speech(3, 6.0, 16_000), PLAIN.encoding), 3_200);
+    for at in (3..58).step_by(5).rev() {
+        requests.insert(at, turn(v1::turn::Boundary::End));
+        requests.insert(at + 2, mark(&format!("behind {at}")));
+    }
+    let whole = stream(&client, plain(), requests.clone()).await.fine();
+    let (wire, mut broken) = cut_off(&server, plain()).await;
+    for request in &requests[..50] {
+        broken.say(request.clone()).await;
+    }
+    let mut heard = Vec::new();
+    let checkpoint = loop {
+        match broken.next().await.unwrap().unwrap() {
+            Response::Checkpoint(one) if seconds(one.point.unwrap().position) > 1.9 => break one,
+            other => heard.push(other),
+        }
+    };
+    wire.cut().await;
+    let rest = &requests[checkpoint.point.unwrap().requests as usize..];
+    let again = stream(&client, resumed(&checkpoint), rest.to_vec()).await.fine();
+    heard.extend(again.responses);
+    assert_as_uninterrupted("turns", &Answer { responses: heard, status: None }, &whole);
+    assert!(whole.utterances().len() > 4, "{} are ended by turns", whole.utterances().len());
+}
+
+/// It has asked for checkpoints, and has none to go on from: it is heard out like one that has not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_state_is_too_large_for_a_token_is_heard_out_when_the_server_drains() {
+    let server = Server::with(|settings| settings.max_resume_token_bytes = 4096).await;
+    let format = Format { channels: 8, ..PLAIN };
+    let mut config = v1::StreamConfig { checkpoint_interval: duration(1.0), ..format.config() };
+    config.audio.as_mut().unwrap().channel_mode = v1::ChannelMode::Separate.into();
+    let mut talk = Talk::open(&server.client().await, config).await;
+    let voices: Vec<Vec<f32>> = (0..8).map(|seed| speech(seed, 2.0, 16_000)).collect();
+    talk.say(audio(encode(&interleave(&voices), PLAIN.encoding))).await;
+    while !matches!(talk.next().await.unwrap().unwrap(), Response::Estimate(_)) {}
+    let stopped = tokio::spawn(server.stop());
+    let answer = read(talk.responses).await.fine();
+    assert!(answer.draining()[0].checkpoint.is_none() && answer.checkpoints().is_empty());
+    assert_eq!(answer.utterances().len(), 8, "the open utterances are ended and told");
+    stopped.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_lives_longer_than_until_the_next_one() {
+    let server = Server::with(|settings| settings.resume_window = ms(4_000)).await;
+    let config = v1::StreamConfig { checkpoint_interval: duration(60.0), ..PLAIN.config() };
+    let chunk = encode(&speech(1, 1.0, 16_000), PLAIN.encoding);
+    let answer = stream(&server.client().await, config, vec![audio(chunk); 5]).await.fine();
+    let interval = answer.started().config.as_ref().unwrap().checkpoint_interval;
+    assert_eq!(seconds(interval), 2.0);
+    assert_eq!(answer.checkpoints().len(), 2);
 }
 
 /// Lines that `undertone stream` writes, and what it says besides.

@@ -333,11 +333,11 @@ async fn no_damaged_byte_of_a_state_panics() {
     assert!(accepted > 100, "only {accepted} of them were gone on from: the test says little");
 }
 
-/// A state of token version 1, in the middle of an utterance. Whatever changes a type that is part of a state makes it
+/// A state of token version 2, in the middle of an utterance. Whatever changes a type that is part of a state makes it
 /// unreadable, or worse; then `session::token::VERSION` goes up, so that replicas of two builds refuse each other's
 /// tokens instead of misreading them, and this file is written anew:
 /// `cargo test --test it resume_state::write -- --ignored`.
-const KEPT: &str = "states/version-1.bin";
+const KEPT: &str = "states/version-2.bin";
 
 /// The stream of [`KEPT`], left in its first phrase.
 async fn kept() -> Work {

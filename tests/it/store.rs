@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::{Connection as _, Executor as _};
 use undertone::escalation::store::{
     Batch, Change, Claimed, DeliveryState, Done, Finish, Outcome, Recorded, Routes, Writer,
 };
@@ -33,6 +34,11 @@ on_both! {
     numbers_become_visible_in_order_whoever_writes,
     what_is_old_goes_but_not_while_it_waits_to_be_delivered,
     the_end_of_a_session_leaves_what_is_in_force,
+    a_session_that_comes_back_after_all_has_its_escalations_again,
+    the_end_of_a_session_says_nothing_about_a_later_one_of_its_name,
+    sessions_that_are_spoken_of_together_are_alive,
+    a_build_works_on_a_schema_that_is_newer_than_its_own,
+    what_has_not_arrived_is_counted_by_sink,
 }
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -489,9 +495,135 @@ async fn the_end_of_a_session_leaves_what_is_in_force(place: &Place) {
     assert_eq!(again, [Recorded::New(Vec::new())]);
 }
 
+async fn a_session_that_comes_back_after_all_has_its_escalations_again(place: &Place) {
+    let store = place.store();
+    let mut writer = store.writer("a").await.unwrap();
+    let to = To(vec!["ward"]);
+    let clears = Decision { clears_at_end: true, ..decision(Action::Raise, 2_000, 20_000, 0.8) };
+    let clears = decided("s", clears);
+    let recorded = write(&mut writer, &[raise("s", 1_000), clears.clone()], &to).await;
+    let [kept, cleared] = [id_of(&recorded[0]), id_of(&recorded[1])];
+    // Nobody speaks of it: these batches keep a session alive for no time at all.
+    let lost = writer.end_lost(10, &to).await.unwrap();
+    assert_eq!((lost.looked_at, lost.sessions), (1, 1));
+    let kinds = lost.occurrences.iter().map(|one| (one.escalation.id, one.kind));
+    let expected = BTreeMap::from([(kept, Kind::Updated), (cleared, Kind::Cleared)]);
+    assert_eq!(kinds.collect::<BTreeMap<_, _>>(), expected);
+
+    // Its audio comes again: what was raised is, and stands as raised.
+    let again = write(&mut writer, &[clears], &to).await;
+    assert!(matches!(&again[0], Recorded::Before(before) if before.kind == Kind::Raised));
+    let found = store.get(cleared).await.unwrap().unwrap();
+    assert_eq!((found.state, found.session_ended_at), (State::Raised, None));
+    let history = store.history(cleared).await.unwrap();
+    assert!(history.last().unwrap().note.as_ref().unwrap().contains("goes on"));
+
+    // Or it is gone on with from its state.
+    let resumed = Change::Resumed { origin: origin("s"), open: vec![kept, cleared] };
+    let told = write(&mut writer, std::slice::from_ref(&resumed), &to).await;
+    let [occurrence] = told[0].occurrences() else { panic!("{told:?}") };
+    assert_eq!((occurrence.escalation.id, occurrence.kind), (kept, Kind::Updated));
+    assert_eq!(store.get(kept).await.unwrap().unwrap().session_ended_at, None);
+
+    // What its policy clears is cleared, and stays so.
+    let clear = decided("s", decision(Action::Clear, 2_000, 90_000, 0.1));
+    let told = write(&mut writer, &[clear, resumed], &to).await;
+    assert!(matches!(&told[0], Recorded::New(new) if new[0].kind == Kind::Cleared), "{told:?}");
+    assert_eq!(store.get(cleared).await.unwrap().unwrap().state, State::Cleared);
+    // It may break off as often as it likes.
+    let lost = writer.end_lost(10, &to).await.unwrap();
+    let [occurrence] = &lost.occurrences[..] else { panic!("{lost:?}") };
+    assert_eq!((occurrence.escalation.id, occurrence.kind), (kept, Kind::Updated));
+    // Once nothing is in force there is nothing to end.
+    let clear = decided("s", decision(Action::Clear, 1_000, 95_000, 0.1));
+    write(&mut writer, &[raise("s", 1_000), clear], &to).await;
+    let lost = writer.end_lost(10, &to).await.unwrap();
+    assert_eq!((lost.looked_at, lost.sessions), (1, 0));
+}
+
+async fn the_end_of_a_session_says_nothing_about_a_later_one_of_its_name(place: &Place) {
+    let store = place.store();
+    let mut writer = store.writer("a").await.unwrap();
+    let to = To(Vec::new());
+    let end = Change::SessionEnded {
+        origin: origin("s"),
+        at: Timestamp::now().before(Duration::from_secs(60)),
+    };
+    let recorded = write(&mut writer, &[raise("s", 0), end], &to).await;
+    assert_eq!(recorded[1], Recorded::New(Vec::new()));
+    let found = store.get(id_of(&recorded[0])).await.unwrap().unwrap();
+    assert_eq!(found.session_ended_at, None);
+}
+
+async fn sessions_that_are_spoken_of_together_are_alive(place: &Place) {
+    let mut writer = place.store().writer("a").await.unwrap();
+    let to = To(Vec::new());
+    let name = |number: usize| format!("session {number}");
+    let raised: Vec<Change> = (0..200).map(|number| raise(&name(number), 0)).collect();
+    write(&mut writer, &raised, &to).await;
+    let alive: Vec<_> = (1..200).map(|number| (Tenant::default(), name(number))).collect();
+    for _ in 0..2 {
+        writer.keep_alive(&alive, Duration::from_secs(60)).await.unwrap();
+    }
+    let lost = writer.end_lost(500, &to).await.unwrap();
+    let [occurrence] = &lost.occurrences[..] else { panic!("{} ended", lost.sessions) };
+    assert_eq!(occurrence.escalation.session_id, name(0));
+}
+
+async fn a_build_works_on_a_schema_that_is_newer_than_its_own(place: &Place) {
+    let store = place.store();
+    store.migrate().await.unwrap();
+    let mut connection = sqlx::AnyConnection::connect(&place.url).await.unwrap();
+    let checksum = match place.kind {
+        Database::Sqlite => "x'00'",
+        Database::Postgres => r"'\x00'",
+    };
+    for statement in [
+        "ALTER TABLE escalations ADD COLUMN later TEXT NOT NULL DEFAULT ''".to_owned(),
+        format!(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (999, 'of a later build', true, {checksum}, 1)"
+        ),
+    ] {
+        connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+    }
+    let mut writer = store.writer("a").await.unwrap();
+    let recorded = write(&mut writer, &[raise("s", 0)], &To(vec!["ward"])).await;
+    assert!(matches!(&recorded[0], Recorded::New(_)));
+    assert!(store.get(id_of(&recorded[0])).await.unwrap().is_some());
+}
+
+/// Somebody else is at the schema; what sessions decide meanwhile waits, and none of them does.
+#[tokio::test]
+async fn a_schema_that_cannot_be_changed_yet_holds_no_session_up() {
+    let place = Place::new(Database::Postgres).await;
+    let mut other = sqlx::PgConnection::connect(&place.url).await.unwrap();
+    let mut other = other.begin().await.unwrap();
+    other.execute("CREATE TABLE escalations (id TEXT)").await.unwrap();
+    let timeout = Duration::from_secs(1);
+    let store = Store::at(place.location(), timeout).unwrap();
+    let (recorder, _task) = recorder_with(store, timeout).await;
+    assert!(!recorder.health().borrow().is_up());
+    let began = std::time::Instant::now();
+    let Reply::Waiting(committed) = recorder.record(raise("s", 0)).await else {
+        panic!("it cannot be durable yet")
+    };
+    // However often it has been tried meanwhile.
+    tokio::time::sleep(2 * timeout).await;
+    assert!(began.elapsed() < Duration::from_secs(20));
+    other.rollback().await.unwrap();
+    let committed = committed.await.unwrap();
+    assert!(matches!(committed, Recorded::New(_)), "{committed:?}");
+    assert!(recorder.health().borrow().is_up());
+}
+
 async fn recorder(store: Store) -> (Recorder, Task) {
+    recorder_with(store, Duration::from_secs(10)).await
+}
+
+async fn recorder_with(store: Store, timeout: Duration) -> (Recorder, Task) {
     let settings = RecorderSettings {
-        timeout: Duration::from_secs(10),
+        timeout,
         backlog: 100,
         retention: Duration::ZERO,
         poll: Duration::from_millis(20),
@@ -535,4 +667,20 @@ async fn of_two_servers_with_one_file_only_one_ever_writes() {
     let in_use = |server| problem(server).is_some_and(|problem| problem.contains("is in use"));
     until("the other one knows", async || in_use(0) || in_use(1)).await;
     assert!(problem(0).is_none() || problem(1).is_none());
+}
+
+async fn what_has_not_arrived_is_counted_by_sink(place: &Place) {
+    let store = place.store();
+    let mut writer = store.writer("a").await.unwrap();
+    assert!(store.outstanding().await.unwrap().is_empty());
+    let recorded = write(&mut writer, &[raise("one", 0)], &To(vec!["board", "ward"])).await;
+    let Recorded::New(raised) = &recorded[0] else { panic!("{recorded:?}") };
+    let id = raised[0].escalation.id;
+    write(&mut writer, &[raise("two", 0), acknowledge(id, "nurse")], &To(vec!["board"])).await;
+    let found = store.outstanding().await.unwrap();
+    let counts = |sink: &str| (found[sink].waiting, found[sink].due, found[sink].dead);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(counts("board"), (1, 2, 0));
+    assert_eq!(counts("ward"), (0, 1, 0));
+    assert!(found["ward"].oldest < Duration::from_secs(60), "{found:?}");
 }

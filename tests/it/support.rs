@@ -20,7 +20,9 @@ use undertone::config::{Settings, Span, StoreUrl};
 use undertone::identity::Identity;
 use undertone::model::{Model, Models};
 use undertone::server::{self, Observer, ServeError, Sockets};
-use undertone::session::{Context, Outcome, Registry, SessionError, Source, SourceError, actor};
+use undertone::session::{
+    Context, OUTBOX, Outcome, Registry, SessionError, Source, SourceError, actor,
+};
 use undertone::wire::v1;
 use undertone::wire::v1::emotion_service_client::EmotionServiceClient;
 use undertone::wire::v1::stream_emotion_request::Message as Request;
@@ -297,6 +299,7 @@ of_kind! {
     warnings: Warning(v1::Warning);
     draining: Draining(v1::Draining);
     escalations: Escalation(v1::EscalationEvent);
+    checkpoints: Checkpoint(v1::Checkpoint);
 }
 
 impl Answer {
@@ -434,10 +437,10 @@ pub(crate) async fn run_session(
     context: &Context,
     mut source: Script,
 ) -> (Vec<Response>, Result<Outcome, SessionError>) {
-    let (outbox, mut inbox) = mpsc::channel(actor::OUTBOX);
+    let (outbox, mut inbox) = mpsc::channel(OUTBOX);
     let session = async {
         let permit = context.admission.admit(&Identity::anonymous()).expect("there is room");
-        let ended = actor::run(context, &permit, &mut source, &outbox).await;
+        let ended = Box::pin(actor::run(context, &permit, &mut source, &outbox)).await;
         drop(outbox);
         ended
     };

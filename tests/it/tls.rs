@@ -1,11 +1,16 @@
 //! TLS of both ports: certificates that change under a live stream, clients with certificates and without,
 //! clients that say nothing, and our own commands as clients.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::Code;
 use tonic::transport::Channel;
 use undertone::config::{ClientAuth, Settings};
@@ -397,4 +402,63 @@ async fn our_commands_speak_tls_and_say_who_calls() {
     assert!(report["server_cpu_ms_per_audio_second"].is_number(), "{text}");
     let log = server.log();
     assert!(!log.contains(TOKEN) && log.contains("certificate in force"), "{log}");
+}
+
+#[tokio::test]
+async fn where_only_certificates_say_who_may_call_no_stranger_reads_the_sessions() {
+    for http_tls in [true, false] {
+        let site = Site::new();
+        let server = Server::with(|settings| {
+            site.client_ca(settings);
+            settings.http_address = ([0, 0, 0, 0], 0).into();
+            settings.http_tls = http_tls;
+        })
+        .await;
+        let get = async |path: &str| {
+            if http_tls {
+                https_get(&site, server.http.port(), path, None).await
+            } else {
+                http_get(server.http, path).await
+            }
+        };
+        let (status, text) = get("/sessions").await;
+        assert!(status == 403 && text.contains("identities"), "{status} {text}");
+        assert_eq!(get("/readyz").await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_checked_anew_on_every_connection() {
+    let site = Site::new();
+    let server = Server::with(|settings| site.client_ca(settings)).await;
+    let pair = site.authority.client("anybody", &[], &[]);
+    let pem = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(pem(&site.authority.pem())).unwrap();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_client_auth_cert(
+                vec![pem(&pair.certificate)],
+                PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // It would go on with a session if it were given one.
+        let connector = TlsConnector::from(Arc::new(config));
+        for _ in 0..3 {
+            let socket = TcpStream::connect(server.grpc).await.unwrap();
+            let name = "localhost".try_into().unwrap();
+            let mut stream = connector.connect(name, socket).await.unwrap();
+            // Tickets come behind the handshake.
+            stream.write_all(crate::raw::PREFACE).await.unwrap();
+            stream.write_all(&crate::raw::frame(crate::raw::SETTINGS, 0, 0, &[])).await.unwrap();
+            stream.read_exact(&mut [0; 9]).await.unwrap();
+            let kind = stream.get_ref().1.handshake_kind();
+            assert_eq!(kind, Some(HandshakeKind::Full), "{version:?}");
+        }
+    }
 }

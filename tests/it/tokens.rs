@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use undertone::wire::v1;
 
-use crate::pki::{Signer, Site, base64url, caller, jwks, now, unsigned};
+use crate::pki::{Bearing, Signer, Site, base64url, caller, jwks, now, unsigned};
 use crate::support::{Server, assert_error, channel, ms, until};
 
 const ISSUER: &str = "https://sso.example/realms/care";
@@ -331,4 +331,91 @@ async fn an_issuer_that_does_not_answer_holds_up_nobody_else() {
     assert!(known < Duration::from_millis(900), "{known:?}");
     assert_error(&waited.unwrap_err(), Code::Unavailable, "KEYS_UNAVAILABLE", None);
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn an_issuer_that_does_not_answer_is_asked_once_for_all_and_holds_up_no_file() {
+    let site = Site::new();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/jwks", silent.local_addr().unwrap());
+    let token = "ut_known";
+    let app = format!(
+        "identities: [{{name: app, roles: [], tokens: [{{hash: '{}'}}]}}]\n",
+        crate::pki::hash(token)
+    );
+    let server = Server::with(|settings| {
+        site.identities(settings, &format!("{app}{}", issuer(&url, "ES256")));
+        // Others wait longer than it takes until one may ask again.
+        settings.jwks_retry = ms(500);
+        settings.jwks_timeout = ms(2_500);
+    })
+    .await;
+    list(&server, token).await.unwrap();
+    let began = std::time::Instant::now();
+    let jwt = Signer::new("ES256", "one").token(&claims());
+    let waiting = async || {
+        let status = list(&server, &jwt).await.unwrap_err();
+        assert_error(&status, Code::Unavailable, "KEYS_UNAVAILABLE", None);
+    };
+    let revoked = async {
+        site.write_identities(&issuer(&url, "ES256"));
+        until("the token is taken out", async || list(&server, token).await.is_err()).await;
+        began.elapsed()
+    };
+    let (taken_out, ..) = tokio::join!(revoked, waiting(), waiting(), waiting(), waiting());
+    assert!(taken_out < Duration::from_millis(2_000), "{taken_out:?}");
+    assert!(began.elapsed() < Duration::from_millis(6_000), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn keys_are_as_young_as_they_should_be_however_seldom_the_file_is_looked_at() {
+    let site = Site::new();
+    let (old, new) = (Signer::new("ES256", "one"), Signer::new("ES256", "one"));
+    let web = Web::start(&jwks(&[&old])).await;
+    let text = issuer(&format!("http://{}/jwks", web.address), "ES256");
+    let server = Server::with(|settings| {
+        site.identities(settings, &text);
+        settings.identities_reload = ms(3_600_000);
+        settings.jwks_refresh = ms(100);
+        settings.jwks_retry = ms(50);
+    })
+    .await;
+    list(&server, &old.token(&claims())).await.unwrap();
+    // The issuer withdraws a key: another one has its name.
+    web.answer(200, &jwks(&[&new]));
+    until("it is not good any more", async || list(&server, &old.token(&claims())).await.is_err())
+        .await;
+    list(&server, &new.token(&claims())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_its_token_expires() {
+    let site = Site::new();
+    let signer = Signer::new("ES256", "one");
+    site.write("keys.json", &jwks(&[&signer]));
+    let text = issuer(&site.path("keys.json").display().to_string(), "ES256");
+    let server = Server::with(|settings| {
+        site.identities(settings, &text);
+        settings.watch_heartbeat = ms(100);
+        settings.escalation_store =
+            undertone::config::StoreUrl(format!("sqlite:{}", site.path("store.db").display()));
+    })
+    .await;
+    let mut soon = with("exp", json!(now() + 3));
+    soon["scope"] = json!("watch");
+    let bearing = Bearing(Some(format!("Bearer {}", signer.token(&soon))));
+    let channel = channel(server.grpc).await;
+    let mut client =
+        v1::escalation_service_client::EscalationServiceClient::with_interceptor(channel, bearing);
+    let request = v1::WatchEscalationsRequest::default();
+    let mut watch = client.watch_escalations(request).await.unwrap().into_inner();
+    let ended = tokio::time::timeout(crate::support::PATIENCE, async {
+        loop {
+            if let Err(status) = watch.message().await {
+                return status;
+            }
+        }
+    });
+    let status = ended.await.expect("it ends");
+    assert_error(&status, Code::Unauthenticated, "TOKEN_EXPIRED", None);
 }

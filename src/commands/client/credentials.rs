@@ -34,7 +34,7 @@ pub(in crate::commands) struct CredentialArgs {
 }
 
 /// The same, read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::commands) struct Credentials {
     tls: Option<ClientTlsConfig>,
     /// The whole header.

@@ -62,6 +62,7 @@ pub fn sample(kind: Kind, session_id: &str, at: Timestamp) -> Occurrence {
             cleared_at: (kind == Kind::Cleared).then_some(at),
             session_ended_at: None,
             clears_at_end: false,
+            broke_off: false,
         },
     }
 }

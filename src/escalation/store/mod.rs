@@ -10,6 +10,9 @@
 //! 2. An occurrence, the escalation after it and the deliveries that it causes are committed together.
 //! 3. Of one session, a sink has at most one delivery that is due or leased: the earliest. The others wait.
 //! 4. Only who holds a lease delivers; leases are taken under the lock of 1.
+//! 5. A migration leaves the schema usable by the build before it (columns with defaults, tables and indices
+//!    that are added), and a build works on a schema that is newer than its own: replicas are updated one by
+//!    one, and rolled back.
 
 mod read;
 mod rows;
@@ -29,7 +32,7 @@ use sqlx::{
 
 pub use read::{Attempt, DeliveryRecord, DeliveryState, Filter, Page, Totals};
 pub use write::{
-    Batch, Change, Claimed, Done, Finish, Outcome, Recorded, Routes, SessionName, Writer,
+    Batch, Change, Claimed, Done, Finish, Lost, Outcome, Recorded, Routes, SessionName, Writer,
 };
 
 /// Why the store cannot do what it should.
@@ -69,6 +72,9 @@ pub enum StoreError {
         /// Why.
         problem: String,
     },
+    /// The schema is being brought up to date.
+    #[error("the schema is being brought up to date")]
+    Migrating,
     /// No answer in time.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
@@ -91,6 +97,7 @@ impl StoreError {
             | Self::InUse { .. }
             | Self::File { .. }
             | Self::Migrate(_)
+            | Self::Migrating
             | Self::TimedOut(_)
             | Self::Thread(_) => false,
         }
@@ -252,16 +259,41 @@ impl Store {
         matches!(self.location, Location::Sqlite(_))
     }
 
-    /// Connects for writing and brings the schema up to date.
+    /// Brings the schema up to date, which takes as long as it takes: minutes, where a table has grown.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Cancellation
+    /// Safe, and in vain: what was begun is rolled back.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut connection = AnyConnection::connect_with(&self.options).await?;
+        prepare(&mut connection, self.is_sqlite()).await?;
+        if !self.is_sqlite() {
+            // What waits for a lock on a table keeps all others waiting behind it.
+            set(&mut connection, "lock_timeout", self.timeout).await?;
+        }
+        Ok(migrator().run_direct(None, &mut connection, false).await?)
+    }
+
+    /// Connects for writing to a schema that is up to date.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn connect(&self, owner: &str) -> Result<Writer, StoreError> {
+        let mut connection = AnyConnection::connect_with(&self.options).await?;
+        prepare(&mut connection, self.is_sqlite()).await?;
+        limit(&mut connection, self.is_sqlite(), self.timeout).await?;
+        Ok(Writer::new(connection, self.is_sqlite(), owner.to_owned()))
+    }
+
+    /// [`Store::migrate`], then [`Store::connect`].
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn writer(&self, owner: &str) -> Result<Writer, StoreError> {
-        let mut connection = AnyConnection::connect_with(&self.options).await?;
-        prepare(&mut connection, self.is_sqlite()).await?;
-        migrator().run_direct(None, &mut connection, false).await?;
-        limit(&mut connection, self.is_sqlite(), self.timeout).await?;
-        Ok(Writer::new(connection, self.is_sqlite(), owner.to_owned()))
+        self.migrate().await?;
+        self.connect(owner).await
     }
 
     /// Makes sure that no other server uses the file, for as long as what is returned lives. A PostgreSQL
@@ -332,10 +364,20 @@ async fn limit(
         ("lock_timeout", timeout),
         ("idle_in_transaction_session_timeout", timeout.min(LONGEST_SILENCE)),
     ] {
-        // Numbers and names of our own, nothing that anybody has sent.
-        let ms = limit.as_millis();
-        connection.execute(AssertSqlSafe(format!("SET {setting} = {ms}"))).await?;
+        set(connection, setting, limit).await?;
     }
+    Ok(())
+}
+
+/// Sets a limit of a connection to a PostgreSQL.
+async fn set(
+    connection: &mut AnyConnection,
+    setting: &'static str,
+    limit: Duration,
+) -> Result<(), sqlx::Error> {
+    // Numbers and names of our own, nothing that anybody has sent.
+    let ms = limit.as_millis();
+    connection.execute(AssertSqlSafe(format!("SET {setting} = {ms}"))).await?;
     Ok(())
 }
 
@@ -343,11 +385,14 @@ fn migrator() -> Migrator {
     let migration = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations(vec![
+    let mut migrator = Migrator::with_migrations(vec![
         migration(1, "escalations", include_str!("migrations/0001_escalations.sql")),
         migration(2, "tenants", include_str!("migrations/0002_tenants.sql")),
         migration(3, "census", include_str!("migrations/0003_census.sql")),
-    ])
+    ]);
+    // Those that a newer build has added.
+    migrator.set_ignore_missing(true);
+    migrator
 }
 
 #[cfg(test)]

@@ -340,11 +340,31 @@ impl Store {
         Ok(count.unsigned_abs())
     }
 
-    /// What has not arrived at `sink`.
+    /// What has not arrived, by sink: of all that the store has deliveries to, whether or not anybody still
+    /// makes them.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn outstanding(&self, sink: &str) -> Result<Outstanding, StoreError> {
+    pub async fn outstanding(&self) -> Result<BTreeMap<String, Outstanding>, StoreError> {
+        // From one sink to the next, and then by sink and state, each a step in an index: grouping would read
+        // every delivery that has ever arrived.
+        let sinks = "WITH RECURSIVE names (sink) AS ( \
+                         SELECT MIN(sink) FROM deliveries \
+                         UNION ALL \
+                         SELECT (SELECT MIN(sink) FROM deliveries WHERE sink > names.sink) \
+                         FROM names WHERE names.sink IS NOT NULL \
+                     ) SELECT sink FROM names WHERE sink IS NOT NULL";
+        let rows = self.within(sqlx::query(sinks).fetch_all(&self.readers)).await?;
+        let mut found = BTreeMap::new();
+        for row in &rows {
+            let sink: String = column(row, 0)?;
+            let outstanding = self.outstanding_to(&sink).await?;
+            found.insert(sink, outstanding);
+        }
+        Ok(found)
+    }
+
+    async fn outstanding_to(&self, sink: &str) -> Result<Outstanding, StoreError> {
         let mut found = Outstanding::default();
         let mut oldest = None;
         for (state, count) in [
@@ -353,11 +373,16 @@ impl Store {
             (DeliveryState::Leased, &mut found.leased),
             (DeliveryState::Dead, &mut found.dead),
         ] {
-            let query = sqlx::query(
-                "SELECT COUNT(*), MIN(created_at) FROM deliveries WHERE sink = $1 AND state = $2",
-            )
-            .bind(sink.to_owned())
-            .bind(state.name().to_owned());
+            // Of those given up, which may be many, nobody asks for the age: the index has their number.
+            let what = match state {
+                DeliveryState::Dead => {
+                    "SELECT COUNT(*) FROM deliveries WHERE sink = $1 AND state = $2"
+                }
+                _ => {
+                    "SELECT COUNT(*), MIN(created_at) FROM deliveries WHERE sink = $1 AND state = $2"
+                }
+            };
+            let query = sqlx::query(what).bind(sink.to_owned()).bind(state.name().to_owned());
             let row = self.within(query.fetch_one(&self.readers)).await?;
             *count = column::<i64>(&row, 0)?.unsigned_abs();
             if state != DeliveryState::Dead {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::{AnyConnection, Connection as _};
 use uuid::Uuid;
 
-pub use alive::SessionName;
+pub use alive::{Lost, SessionName};
 
 use super::rows::{column, document, escalation, occurrence};
 use super::{DeliveryState, StoreError};
@@ -46,6 +46,8 @@ pub enum Change {
     Resumed {
         /// Which.
         origin: Arc<Origin>,
+        /// What is in force.
+        open: Vec<Uuid>,
     },
     /// Somebody takes one on.
     Acknowledged {
@@ -510,7 +512,7 @@ impl Pen<'_> {
                 let (tenant, session) = (origin.tenant.as_str(), &origin.session_id);
                 Ok(Recorded::New(self.end_session(tenant, session, *at, false, routes).await?))
             }
-            Change::Resumed { origin } => self.resume(origin, self.window).await,
+            Change::Resumed { origin, open } => self.resume(origin, open, routes).await,
             Change::Acknowledged { id, tenant, session_id, actor, identity, note, at } => {
                 let Some(found) = self.find(*id).await? else {
                     return Ok(Recorded::Unknown);
@@ -533,13 +535,16 @@ impl Pen<'_> {
         at: Timestamp,
         routes: &impl Routes,
     ) -> Result<Recorded, StoreError> {
-        self.keep(&origin.tenant, &origin.session_id, self.window).await?;
+        self.keep([(&origin.tenant, origin.session_id.as_str())].into_iter(), self.window).await?;
         for again in 0..MOST_AGAIN {
             let id = origin.escalation_id(decision, again);
             let raised = occurrence_id(id, Kind::Raised, None);
             match self.occurrence(raised).await? {
                 // A replay of the same audio. Else another conversation has used the session's name.
                 Some(before) if is_replay(&before.escalation.evidence, &decision.evidence) => {
+                    if let Some(stands) = self.find(id).await?.filter(|stands| stands.broke_off) {
+                        self.reopen(stands, routes).await?;
+                    }
                     return Ok(Recorded::Before(before.into()));
                 }
                 Some(_) => {}
@@ -574,7 +579,7 @@ impl Pen<'_> {
         escalation.reason.clone_from(&decision.reason);
         escalation.evidence = decision.evidence.clone();
         // Its session may have been taken for lost meanwhile.
-        escalation.session_ended_at = None;
+        escalation.go_on();
         if kind == Kind::Cleared {
             escalation.state = State::Cleared;
             escalation.cleared_at = Some(at);

@@ -42,7 +42,9 @@ pub enum Refusal {
     )]
     TokenUnknown,
     /// The token was good once.
-    #[error("the token has expired; get a new one and call again (streams that are open go on)")]
+    #[error(
+        "the token has expired; get a new one and call again (streams of audio that are open go on)"
+    )]
     TokenExpired,
     /// The header or the token cannot be used.
     #[error("the token cannot be used: {problem}")]

@@ -2,18 +2,19 @@
 //!
 //! A token decides where there is one, whatever the certificate; only without a token the certificate does.
 //! What always holds: only the opening of a call waits, and for nothing but an issuer's keys, within
-//! `jwks_timeout`; a stream that is open goes on when its token expires, its identity is taken out or its
-//! issuer cannot be reached.
+//! `jwks_timeout`; a stream of audio that is open goes on when its token expires, its identity is taken out or
+//! its issuer cannot be reached. What loses nothing by coming again asks its [`Standing`] now and then.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::http::{HeaderMap, header};
 
 use super::bearer::bearer;
-use super::certificate;
+use super::certificate::{self, CertificateName};
 use super::error::{IdentitiesError, Refusal};
 use super::jwt;
 use super::keys::Pace;
@@ -24,10 +25,14 @@ use super::token::TokenHash;
 use crate::config::{Environment, Settings};
 use crate::identity::Identity;
 use crate::secrets::Secrets as _;
+use crate::server::reload;
 use crate::telemetry::metrics;
 
 /// Most characters of what a client sent that a refusal repeats.
 const MAX_ECHO: usize = 300;
+
+/// Longest time between two looks whether an issuer's keys are due.
+const MAX_TICK: Duration = Duration::from_secs(1);
 
 /// Says who calls.
 #[derive(Debug)]
@@ -44,7 +49,50 @@ pub struct Gate {
 #[derive(Debug)]
 struct Known {
     identities: Arc<Identities>,
+    /// What they were read from.
     text: String,
+}
+
+/// What has proved who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Nothing, where everybody may do everything.
+    NotAsked,
+    /// A token of the file.
+    Token(TokenHash),
+    /// A name in a certificate.
+    Certificate(CertificateName),
+    /// A token of this issuer, good until then; for ever, if that is further away than time goes.
+    Issuer { url: String, until: Option<SystemTime> },
+}
+
+/// A caller who was let in, and what for: to ask again whether that still holds.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    gate: Arc<Gate>,
+    identity: Arc<Identity>,
+    proof: Proof,
+    access: Access,
+    method: Arc<str>,
+}
+
+impl Standing {
+    /// Who it is.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// Whether who calls would be let in now as then. Keys of issuers are not asked for.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn check(&self) -> Result<(), Refusal> {
+        let holds = self.gate.holds(self);
+        if let Err(refusal) = &holds {
+            metrics().authentication_failed(refusal.reason());
+        }
+        holds
+    }
 }
 
 impl Gate {
@@ -87,38 +135,81 @@ impl Gate {
     /// # Errors
     /// [`Refusal`].
     pub async fn admit(
-        &self,
+        self: &Arc<Self>,
         path: &str,
         headers: &HeaderMap,
         certificate: Option<&[u8]>,
-    ) -> Result<Option<Arc<Identity>>, Refusal> {
-        let access =
-            roles::needed(path).ok_or_else(|| Refusal::UnknownMethod { path: shortened(path) })?;
+    ) -> Result<Option<Standing>, Refusal> {
+        let Some(access) = roles::needed(path) else {
+            let refusal = Refusal::UnknownMethod { path: shortened(path) };
+            metrics().authentication_failed(refusal.reason());
+            return Err(refusal);
+        };
         if access == Access::Anybody {
             return Ok(None);
         }
-        let identity = self.identify(headers, certificate).await?;
-        roles::check(&identity, access, path)?;
-        Ok(Some(identity))
+        self.admit_as(access, path, headers, certificate).await.map(Some)
     }
 
-    /// Who calls with these headers and this certificate (DER).
+    /// The same, where it is known what `method` needs.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn identify(
+    pub async fn admit_as(
+        self: &Arc<Self>,
+        access: Access,
+        method: &str,
+        headers: &HeaderMap,
+        certificate: Option<&[u8]>,
+    ) -> Result<Standing, Refusal> {
+        let identified = self.identify(headers, certificate).await;
+        let admitted = identified.and_then(|(identity, proof)| {
+            roles::check(&identity, access, method)?;
+            Ok(Standing { gate: self.clone(), identity, proof, access, method: method.into() })
+        });
+        if let Err(refusal) = &admitted {
+            metrics().authentication_failed(refusal.reason());
+        }
+        admitted
+    }
+
+    fn holds(&self, standing: &Standing) -> Result<(), Refusal> {
+        let Some(identities) = self.identities() else {
+            return Ok(());
+        };
+        let before = &standing.identity;
+        let now = match &standing.proof {
+            Proof::NotAsked => return Ok(()),
+            Proof::Token(hash) => of_token(&identities, hash)?.ok_or(Refusal::TokenUnknown)?,
+            Proof::Certificate(name) => {
+                let found = identities.certificates.get(name).cloned();
+                found.ok_or_else(|| Refusal::CertificateUnknown { names: name.to_string() })?
+            }
+            Proof::Issuer { url, until } => {
+                if until.is_some_and(|until| until <= SystemTime::now()) {
+                    return Err(Refusal::TokenExpired);
+                }
+                // What its claims said stays so: they are signed.
+                identities.issuer(url).ok_or_else(no_issuer)?;
+                before.clone()
+            }
+        };
+        roles::check(&now, standing.access, &standing.method)?;
+        let same = now.name == before.name
+            && now.tenant == before.tenant
+            && now.all_tenants == before.all_tenants;
+        if same { Ok(()) } else { Err(Refusal::invalid("it is somebody else's now")) }
+    }
+
+    async fn identify(
         &self,
         headers: &HeaderMap,
         certificate: Option<&[u8]>,
-    ) -> Result<Arc<Identity>, Refusal> {
-        let Some(identities) = self.identities() else {
-            return Ok(Identity::anonymous());
-        };
-        let identified = self.identify_among(&identities, headers, certificate).await;
-        if let Err(refusal) = &identified {
-            metrics().authentication_failed(refusal.reason());
+    ) -> Result<(Arc<Identity>, Proof), Refusal> {
+        match self.identities() {
+            Some(identities) => self.identify_among(&identities, headers, certificate).await,
+            None => Ok((Identity::anonymous(), Proof::NotAsked)),
         }
-        identified
     }
 
     async fn identify_among(
@@ -126,7 +217,7 @@ impl Gate {
         identities: &Identities,
         headers: &HeaderMap,
         certificate: Option<&[u8]>,
-    ) -> Result<Arc<Identity>, Refusal> {
+    ) -> Result<(Arc<Identity>, Proof), Refusal> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         match (values.next(), values.next()) {
             (Some(value), None) => {
@@ -149,84 +240,87 @@ impl Gate {
         &self,
         identities: &Identities,
         token: &str,
-    ) -> Result<Arc<Identity>, Refusal> {
-        if let Some(held) = identities.tokens.get(&TokenHash::of(token)) {
-            return if held.is_expired(SystemTime::now()) {
-                Err(Refusal::TokenExpired)
-            } else {
-                Ok(held.identity.clone())
-            };
+    ) -> Result<(Arc<Identity>, Proof), Refusal> {
+        let hash = TokenHash::of(token);
+        if let Some(identity) = of_token(identities, &hash)? {
+            return Ok((identity, Proof::Token(hash)));
         }
         if identities.issuers.is_empty() || !jwt::is_jwt(token) {
             return Err(Refusal::TokenUnknown);
         }
         let claimed = jwt::claimed_issuer(token)?;
-        let issuer = identities.issuers.iter().find(|issuer| issuer.url == claimed);
-        let issuer =
-            issuer.ok_or_else(|| Refusal::invalid("nobody here knows its issuer (iss)"))?;
-        issuer.identify(token, self.pace).await
+        let issuer = identities.issuer(&claimed).ok_or_else(no_issuer)?;
+        let (identity, until) = issuer.identify(token, self.pace).await?;
+        Ok((identity, Proof::Issuer { url: issuer.url.clone(), until }))
     }
 
     /// Looks at the files, and fetches keys, until `stop`.
     pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
-        let Some((path, _)) = &self.known else {
+        if self.known.is_none() {
             return;
-        };
-        // At once for keys that have to be fetched: the first call need not wait. Cut off while it waits:
-        // fetching has a time-out, reading a file ends.
+        }
+        let gate = self.clone();
+        let files = reload::keep("identities", self.pause, stop.clone(), move || gate.reload());
+        tokio::join!(files, self.keep_keys(stop));
+    }
+
+    /// Fetches keys that are due, at once for those that there are none of yet: the first call need not wait.
+    /// Each issuer by itself: one that does not answer holds up neither the others nor a look at the files.
+    async fn keep_keys(&self, stop: CancellationToken) {
+        let tick = MAX_TICK.min(self.pace.refresh).min(self.pace.retry);
+        let mut under_way = JoinSet::new();
         loop {
-            if let Some(identities) = self.identities() {
-                for issuer in &identities.issuers {
-                    let refreshed = issuer.keys.refresh(self.pace);
-                    if stop.run_until_cancelled(refreshed).await.is_none() {
-                        return;
-                    }
+            for issuer in self.identities().iter().flat_map(|identities| &identities.issuers) {
+                if issuer.keys.are_due(self.pace) {
+                    let (keys, pace) = (issuer.keys.clone(), self.pace);
+                    under_way.spawn(async move { keys.refresh(pace).await });
                 }
             }
-            if stop.run_until_cancelled(tokio::time::sleep(self.pause)).await.is_none() {
+            // Cut off while it waits: fetching has a time-out, and ends with the set.
+            if stop.run_until_cancelled(tokio::time::sleep(tick)).await.is_none() {
                 return;
             }
-            let gate = self.clone();
-            match tokio::task::spawn_blocking(move || gate.reload()).await {
-                Ok(Ok(false)) => {}
-                Ok(Ok(true)) => {
-                    metrics().secret_reload("identities", "changed");
-                    tracing::info!(path = %path.display(), "identities in force for new calls");
-                }
-                Ok(Err(error)) => {
-                    metrics().secret_reload("identities", "refused");
-                    tracing::error!(%error, "identities refused; those before stay in force");
-                }
-                Err(_) => return,
-            }
+            // One that panics has fetched nothing, and is tried again.
+            while under_way.try_join_next().is_some() {}
         }
     }
 
-    /// Whether the file has changed; what it says now is in force. The same fault is told once. Files of keys
-    /// are read as well.
+    /// Whether the file of identities, or one with authorities that it names, has changed; what they say now is
+    /// in force. Files of keys are read as well.
     fn reload(&self) -> Result<bool, IdentitiesError> {
         let Some((path, known)) = &self.known else {
             return Ok(false);
         };
-        if let Some(identities) = self.identities() {
-            identities.issuers.iter().for_each(|issuer| issuer.keys.reread(&Environment));
-        }
-        let lock = || known.write().unwrap_or_else(PoisonError::into_inner);
         let text = read(path);
-        let before = {
-            let mut known = lock();
-            let seen = text.as_ref().map(String::as_str).unwrap_or_default();
-            if known.text == seen {
-                return Ok(false);
-            }
-            seen.clone_into(&mut known.text);
-            known.identities.clone()
+        // Calls wait for this lock: it is not held while files are read.
+        let (before, is_same) = {
+            let known = known.read().unwrap_or_else(PoisonError::into_inner);
+            let is_same = text.as_ref().is_ok_and(|text| *text == known.text);
+            (known.identities.clone(), is_same)
         };
-        let identities = Identities::parse_after(&text?, &Environment, Some(&before))
+        before.issuers.iter().for_each(|issuer| issuer.keys.reread(&Environment));
+        let text = text?;
+        if is_same && before.authorities_are_as_read(&Environment) {
+            return Ok(false);
+        }
+        let identities = Identities::parse_after(&text, &Environment, Some(&before))
             .map_err(|fault| IdentitiesError::In { path: path.clone(), fault })?;
-        lock().identities = Arc::new(identities);
+        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
+        *known = Known { identities: Arc::new(identities), text };
         Ok(true)
     }
+}
+
+/// Whose token that is, if anybody's of the file.
+fn of_token(identities: &Identities, hash: &TokenHash) -> Result<Option<Arc<Identity>>, Refusal> {
+    match identities.tokens.get(hash) {
+        Some(held) if held.is_expired(SystemTime::now()) => Err(Refusal::TokenExpired),
+        held => Ok(held.map(|held| held.identity.clone())),
+    }
+}
+
+fn no_issuer() -> Refusal {
+    Refusal::invalid("nobody here knows its issuer (iss)")
 }
 
 /// What a client sent, no longer than a header of an answer may be.
@@ -241,13 +335,13 @@ fn read(path: &Path) -> Result<String, IdentitiesError> {
 fn identify_certificate(
     identities: &Identities,
     certificate: &[u8],
-) -> Result<Arc<Identity>, Refusal> {
+) -> Result<(Arc<Identity>, Proof), Refusal> {
     let names = certificate::names(certificate);
-    let found = names.iter().find_map(|name| identities.certificates.get(name));
-    found.cloned().ok_or_else(|| {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let names =
-            if names.is_empty() { "nobody".to_owned() } else { shortened(&names.join(", ")) };
-        Refusal::CertificateUnknown { names }
-    })
+    let found = names.iter().find_map(|name| Some((identities.certificates.get(name)?, name)));
+    if let Some((identity, name)) = found {
+        return Ok((identity.clone(), Proof::Certificate(name.clone())));
+    }
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let names = if names.is_empty() { "nobody".to_owned() } else { shortened(&names.join(", ")) };
+    Err(Refusal::CertificateUnknown { names })
 }

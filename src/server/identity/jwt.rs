@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, dangerous, decode, decode_header};
@@ -83,11 +83,15 @@ pub(super) fn claimed_issuer(token: &str) -> Result<String, Refusal> {
 }
 
 impl Issuer {
-    /// Who calls with `token`.
+    /// Who calls with `token`, and until when it is good; for ever, if that is further away than time goes.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(super) async fn identify(&self, token: &str, pace: Pace) -> Result<Arc<Identity>, Refusal> {
+    pub(super) async fn identify(
+        &self,
+        token: &str,
+        pace: Pace,
+    ) -> Result<(Arc<Identity>, Option<SystemTime>), Refusal> {
         let header = decode_header(token)
             .map_err(|_| Refusal::invalid("its header is none of a signed JWT"))?;
         if !self.algorithms.contains(&header.alg) {
@@ -108,7 +112,14 @@ impl Issuer {
         validation.set_issuer(&[&self.url]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         let token = decode::<Claims>(token, &key, &validation).map_err(|error| refusal(&error))?;
-        self.identity(&token.claims)
+        Ok((self.identity(&token.claims)?, self.until(&token.claims)))
+    }
+
+    fn until(&self, claims: &Claims) -> Option<SystemTime> {
+        // RFC 7519, section 2: seconds since 1970, perhaps with a fraction.
+        let seconds = claims.get("exp").and_then(Value::as_f64)?;
+        let since = Duration::try_from_secs_f64(seconds).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(since)?.checked_add(self.leeway)
     }
 
     fn identity(&self, claims: &Claims) -> Result<Arc<Identity>, Refusal> {

@@ -1,15 +1,16 @@
 //! An issuer's public keys (JWK Set, RFC 7517): read from a file or fetched from a URL, and kept.
 //!
 //! What always holds: keys that were good stay until newer ones are read, whatever fails meanwhile; an issuer
-//! is asked at most once per `jwks_retry`, however many tokens name keys that nobody knows; and only keys that
-//! check signatures are kept, never shared secrets.
+//! is left alone for `jwks_retry` after each attempt, however many tokens name keys that nobody knows; and only
+//! keys that check signatures are kept, never shared secrets.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use url::Url;
 
@@ -21,6 +22,9 @@ use crate::telemetry::metrics;
 const MAX_BYTES: usize = 1 << 20;
 /// Most keys that are looked at.
 const MAX_KEYS: usize = 100;
+/// Time between two complaints about keys that cannot be had: an issuer that is away is asked every few
+/// seconds, and one line tells as much as a thousand.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(300);
 
 /// Why there are no newer keys.
 #[derive(Debug, thiserror::Error)]
@@ -69,12 +73,20 @@ struct Key {
     id: Option<String>,
     /// What it may be used for, if it says.
     algorithm: Option<String>,
+    curve: Option<EllipticCurve>,
     verifies: DecodingKey,
 }
 
 impl Key {
     fn fits(&self, algorithm: Algorithm) -> bool {
+        let curve = match algorithm {
+            Algorithm::ES256 => Some(EllipticCurve::P256),
+            Algorithm::ES384 => Some(EllipticCurve::P384),
+            // No other algorithm of ours is there for keys of more than one curve.
+            _ => self.curve.clone(),
+        };
         self.verifies.family() == algorithm.family()
+            && self.curve == curve
             && self.algorithm.as_ref().is_none_or(|own| *own == format!("{algorithm:?}"))
     }
 }
@@ -82,10 +94,12 @@ impl Key {
 #[derive(Debug, Default)]
 struct Kept {
     keys: Arc<Vec<Key>>,
-    /// Of a file: what was read last.
-    text: String,
+    /// SHA-256 of the set that they were read from.
+    seen: Option<[u8; 32]>,
     /// When they were had last.
     had: Option<Instant>,
+    /// When it was told last that they cannot be had; `None` if they can.
+    complained: Option<Instant>,
 }
 
 /// An issuer's keys.
@@ -95,7 +109,7 @@ pub(super) struct Keys {
     pub(super) origin: String,
     source: Source,
     kept: RwLock<Kept>,
-    /// When they were asked for last. Held while they are.
+    /// When they were asked for last: the end of the attempt. Held while they are.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -135,6 +149,10 @@ impl Keys {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).keys.clone()
     }
 
+    fn change(&self) -> RwLockWriteGuard<'_, Kept> {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn known(
         &self,
         id: Option<&str>,
@@ -153,68 +171,72 @@ impl Keys {
         }
     }
 
-    /// Fetches newer keys where it is time to. For the background.
+    /// Whether it is time to fetch newer keys, and nobody does.
+    pub(super) fn are_due(&self, pace: Pace) -> bool {
+        let is_free = self.asked.try_lock().is_ok_and(|asked| is_over(*asked, pace.retry));
+        matches!(self.source, Source::Url { .. }) && is_free && self.are_old(pace)
+    }
+
+    fn are_old(&self, pace: Pace) -> bool {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        is_over(kept.had, pace.refresh)
+    }
+
+    /// Fetches newer keys, unless somebody has just done so. For the background.
     pub(super) async fn refresh(&self, pace: Pace) {
-        let due = |keys: &Self| {
-            let kept = keys.kept.read().unwrap_or_else(PoisonError::into_inner);
-            kept.had.is_none_or(|had| had.elapsed() >= pace.refresh)
-        };
-        if matches!(self.source, Source::Url { .. }) && due(self) {
-            self.ask(pace, due).await;
-        }
+        self.ask(pace, |keys| keys.are_old(pace)).await;
     }
 
     /// Reads a file's keys where they have changed. For the background; blocks on the file system.
     pub(super) fn reread(&self, secrets: &dyn Secrets) {
-        match self.read(secrets) {
-            Ok(false) => {}
-            Ok(true) => self.tell(Ok(())),
-            Err(error) => self.tell(Err(error)),
+        if matches!(self.source, Source::File(_)) {
+            self.tell(self.read(secrets));
         }
     }
 
     /// Reads a file's keys; whether they are others than before. A URL's are not looked at.
     ///
     /// # Errors
-    /// [`KeysError`]; the same text is an error once.
+    /// [`KeysError`].
     pub(super) fn read(&self, secrets: &dyn Secrets) -> Result<bool, KeysError> {
         let Source::File(path) = &self.source else {
             return Ok(false);
         };
         let text =
             secrets.file(path).map_err(|source| KeysError::Read { path: path.clone(), source })?;
-        {
-            let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-            if kept.text == text {
-                return Ok(false);
-            }
-            kept.text.clone_from(&text);
-        }
-        self.keep_these(parse(text.as_bytes())?);
-        Ok(true)
+        self.keep_these(text.as_bytes())
     }
 
-    fn keep_these(&self, keys: Vec<Key>) {
-        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        (kept.keys, kept.had) = (Arc::new(keys), Some(Instant::now()));
+    /// Keeps the keys of a set; whether they are others than before.
+    fn keep_these(&self, set: &[u8]) -> Result<bool, KeysError> {
+        let seen = Some(Sha256::digest(set).into());
+        if self.change().seen == seen {
+            self.change().had = Some(Instant::now());
+            return Ok(false);
+        }
+        let keys = Arc::new(parse(set)?);
+        let mut kept = self.change();
+        (kept.keys, kept.seen, kept.had) = (keys, seen, Some(Instant::now()));
+        Ok(true)
     }
 
     /// Fetches if it is `still` needed once those before are done, and not too soon.
     async fn ask(&self, pace: Pace, still: impl Fn(&Self) -> bool) {
         let mut asked = self.asked.lock().await;
-        if !still(self) || asked.is_some_and(|asked| asked.elapsed() < pace.retry) {
+        if !still(self) || !is_over(*asked, pace.retry) {
             return;
         }
-        *asked = Some(Instant::now());
         let fetched = tokio::time::timeout(pace.timeout, self.fetch()).await;
+        // Those who waited for this attempt make none of their own, however long it took.
+        *asked = Some(Instant::now());
         let fetched = fetched.unwrap_or_else(|_| {
             let timeout = humantime::format_duration(pace.timeout);
             Err(KeysError::Fetch(format!("no answer within {timeout}")))
         });
-        self.tell(fetched.map(|keys| self.keep_these(keys)));
+        self.tell(fetched.and_then(|set| self.keep_these(&set)));
     }
 
-    async fn fetch(&self) -> Result<Vec<Key>, KeysError> {
+    async fn fetch(&self) -> Result<Vec<u8>, KeysError> {
         let Source::Url { url, client } = &self.source else {
             return Err(KeysError::Empty);
         };
@@ -230,26 +252,42 @@ impl Keys {
                 return Err(KeysError::TooLarge);
             }
         }
-        parse(&body)
+        Ok(body)
     }
 
-    fn tell(&self, result: Result<(), KeysError>) {
+    /// Tells what is new: other keys, that there are none, that there are some again.
+    fn tell(&self, result: Result<bool, KeysError>) {
         let from = match &self.source {
             Source::File(path) => path.display().to_string(),
             Source::Url { url, .. } => url.origin().ascii_serialization(),
         };
+        let mut kept = self.change();
+        let count = kept.keys.len();
         match result {
-            Ok(()) => {
-                metrics().secret_reload("keys", "changed");
-                tracing::info!(%from, keys = self.keys().len(), "token keys in force");
+            Ok(changed) => {
+                let is_back = kept.complained.take().is_some();
+                drop(kept);
+                if changed {
+                    metrics().secret_reload("keys", "changed");
+                }
+                if changed || is_back {
+                    tracing::info!(%from, keys = count, "token keys in force");
+                }
             }
-            Err(error) => {
+            Err(error) if is_over(kept.complained, COMPLAIN_EVERY) => {
+                kept.complained = Some(Instant::now());
+                drop(kept);
                 metrics().secret_reload("keys", "refused");
-                let kept = self.keys().len();
-                tracing::error!(%from, %error, kept, "no newer token keys; those before stay in force");
+                tracing::error!(%from, %error, kept = count, "no newer token keys; those before stay in force");
             }
+            Err(_) => {}
         }
     }
+}
+
+/// Whether `span` has passed since `then`, or since ever.
+fn is_over(then: Option<Instant>, span: Duration) -> bool {
+    then.is_none_or(|then| then.elapsed() >= span)
 }
 
 /// What lies at the bottom of an error.
@@ -278,5 +316,39 @@ fn key(value: serde_json::Value) -> Option<Key> {
     let signs = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
     let key = DecodingKey::from_jwk(&jwk).ok()?;
     let usable = signs && key.family() != AlgorithmFamily::Hmac;
-    usable.then_some(Key { id: jwk.common.key_id, algorithm, verifies: key })
+    let curve = match jwk.algorithm {
+        AlgorithmParameters::EllipticCurve(parameters) => Some(parameters.curve),
+        _ => None,
+    };
+    usable.then_some(Key { id: jwk.common.key_id, algorithm, curve, verifies: key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_keys_that_do_not_say_what_they_are_for_the_curve_does() {
+        let keys = Keys::new(String::new(), Source::File(PathBuf::new()));
+        let set = r#"{"keys": [
+            {"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"},
+            {"kty": "EC", "crv": "P-384", "x": "AAAA", "y": "AAAA"},
+            {"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}
+        ]}"#;
+        assert!(keys.keep_these(set.as_bytes()).unwrap());
+        for algorithm in [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA] {
+            assert!(keys.known(None, algorithm).unwrap().is_some(), "{algorithm:?}");
+        }
+        assert!(keys.known(None, Algorithm::RS256).unwrap().is_none());
+    }
+
+    #[test]
+    fn keys_that_are_as_they_were_are_no_change_and_faults_leave_them() {
+        let keys = Keys::new(String::new(), Source::File(PathBuf::new()));
+        let set = br#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]}"#;
+        assert!(keys.keep_these(set).unwrap());
+        assert!(!keys.keep_these(set).unwrap());
+        assert!(keys.keep_these(b"{}").is_err() && keys.keep_these(b"{}").is_err());
+        assert_eq!(keys.keys().len(), 1);
+    }
 }

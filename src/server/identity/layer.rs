@@ -1,5 +1,5 @@
-//! The gate in front of all gRPC services: a request gets an `Arc<Identity>` among its extensions, or a
-//! status.
+//! The gate in front of all gRPC services: a request gets an `Arc<Identity>` and its
+//! [`Standing`](super::Standing) among its extensions, or a status.
 //!
 //! It stands behind gRPC-Web, so that those calls pass it as well and hear its refusals in their own form.
 //! The header `authorization` ends here: nothing behind it can log it.
@@ -71,10 +71,12 @@ where
             let admitted =
                 gate.admit(path, request.headers(), certificate.map(AsRef::as_ref)).await;
             match admitted {
-                Ok(identity) => {
+                Ok(standing) => {
                     request.headers_mut().remove(header::AUTHORIZATION);
-                    if let Some(identity) = identity {
-                        request.extensions_mut().insert(identity);
+                    if let Some(standing) = standing {
+                        let extensions = request.extensions_mut();
+                        extensions.insert(standing.identity().clone());
+                        extensions.insert(standing);
                     }
                     inner.call(request).await
                 }

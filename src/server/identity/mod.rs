@@ -36,7 +36,7 @@ mod tests;
 
 pub use bearer::bearer;
 pub use error::{IdentitiesError, Refusal};
-pub use gate::Gate;
+pub use gate::{Gate, Standing};
 pub use layer::{GateLayer, Gated};
 pub use parse::Identities;
 pub use roles::{Access, needed};

@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Identities {
     pub(super) tokens: HashMap<TokenHash, Held>,
     pub(super) certificates: HashMap<CertificateName, Arc<Identity>>,
     pub(super) issuers: Vec<Arc<Issuer>>,
+    /// Files with authorities that issuers' URLs are trusted by, and what they held.
+    authorities: Vec<(PathBuf, TokenHash)>,
 }
 
 impl Identities {
@@ -52,6 +54,19 @@ impl Identities {
         before: Option<&Self>,
     ) -> Result<Self, YamlError> {
         yaml::read(text, |file| read(file, secrets, before))
+    }
+
+    /// The issuer whose claim `iss` that is.
+    pub(super) fn issuer(&self, url: &str) -> Option<&Arc<Issuer>> {
+        self.issuers.iter().find(|issuer| issuer.url == url)
+    }
+
+    /// Whether files with authorities hold what they held.
+    pub(super) fn authorities_are_as_read(&self, secrets: &dyn Secrets) -> bool {
+        let same = |(path, before): &(PathBuf, TokenHash)| {
+            secrets.file(path).is_ok_and(|pem| TokenHash::of(&pem) == *before)
+        };
+        self.authorities.iter().all(same)
     }
 
     /// Callers that are known one by one, in the file's order.
@@ -102,7 +117,13 @@ fn read(
                 remedy,
             ));
         };
-        let issuer = Arc::new(issuer(&path, entry, secrets, before)?);
+        let mut ca = None;
+        if let Some(file) = &entry.ca {
+            let pem = authorities(&format!("{path}.ca"), file, secrets)?;
+            reader.known.authorities.push((file.clone(), TokenHash::of(&pem)));
+            ca = Some(pem);
+        }
+        let issuer = Arc::new(issuer(&path, entry, ca.as_deref(), secrets, before)?);
         slot.insert(issuer.clone());
         reader.known.issuers.push(issuer);
     }
@@ -200,6 +221,10 @@ fn quota(path: &str, entry: &QuotaEntry) -> Result<Quota, Fault> {
         let remedy = "leave it out for the server's own limit, or take the role stream away";
         return Err(Fault::new(format!("{path}.quota.audio_per_minute"), "is nothing", remedy));
     }
+    if entry.streams == Some(0) {
+        let remedy = "leave it out for the server's own limit, or take the role stream away";
+        return Err(Fault::new(format!("{path}.quota.streams"), "is none", remedy));
+    }
     Ok(Quota {
         streams: entry.streams,
         audio_per_minute,
@@ -230,6 +255,7 @@ fn certificate_name(field: &str, entry: &CertificateEntry) -> Result<Certificate
 fn issuer(
     path: &str,
     entry: &IssuerEntry,
+    ca: Option<&str>,
     secrets: &dyn Secrets,
     before: Option<&Identities>,
 ) -> Result<Issuer, Fault> {
@@ -268,26 +294,22 @@ fn issuer(
         roles: entry.roles.iter().copied().collect(),
         role_prefix: entry.role_prefix.clone(),
         quota: quota(path, &entry.quota)?,
-        keys: keys(path, entry, secrets, before)?,
+        keys: keys(path, entry, ca, secrets, before)?,
     })
 }
 
 fn keys(
     path: &str,
     entry: &IssuerEntry,
+    ca: Option<&str>,
     secrets: &dyn Secrets,
     before: Option<&Identities>,
 ) -> Result<Arc<Keys>, Fault> {
     let field = format!("{path}.jwks");
-    let ca = match &entry.ca {
-        None => None,
-        Some(file) => Some(authorities(&format!("{path}.ca"), file, secrets)?),
-    };
-    let pem = ca.as_deref().unwrap_or_default();
     let origin = format!(
         "{} {}",
         entry.jwks,
-        if ca.is_some() { TokenHash::of(pem).to_string() } else { String::new() }
+        ca.map_or_else(String::new, |pem| TokenHash::of(pem).to_string())
     );
     let old = before.and_then(|before| {
         before.issuers.iter().map(|issuer| &issuer.keys).find(|keys| keys.origin == origin)
@@ -304,7 +326,7 @@ fn keys(
         return Ok(Arc::new(keys));
     }
     let url = jwks_url(&field, &entry.jwks)?;
-    let client = client(&field, pem)?;
+    let client = client(&field, ca.unwrap_or_default())?;
     Ok(Arc::new(Keys::new(origin, Source::Url { url, client })))
 }
 

@@ -98,6 +98,11 @@ fn a_fault_names_its_place_its_field_and_what_to_do() {
             "1 to 64",
         ),
         (
+            "identities: [{name: a, roles: [], tokens: [{hash: HASH}], quota: {streams: 0}}]",
+            "identities[0].quota.streams",
+            "role stream",
+        ),
+        (
             "jwt: [{name: s, issuer: i, audience: [], jwks: keys.json}]",
             "jwt[0].audience",
             "claim aud",
@@ -140,4 +145,28 @@ fn a_fault_names_its_place_its_field_and_what_to_do() {
     }
     let error = Identities::parse("schema: v0", &Files).unwrap_err().to_string();
     assert!(error.contains("undertone.identities/v1"), "{error}");
+}
+
+#[test]
+fn authorities_that_change_are_noticed() {
+    struct With(String);
+    impl Secrets for With {
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn file(&self, _: &Path) -> io::Result<String> {
+            Ok(self.0.clone())
+        }
+    }
+    let pem = |name: &str| {
+        let names = vec![name.to_owned()];
+        With(rcgen::generate_simple_self_signed(names).unwrap().cert.pem())
+    };
+    let (one, other) = (pem("one"), pem("other"));
+    let text = "schema: undertone.identities/v1\njwt: [{name: s, issuer: i, audience: [u], \
+                jwks: 'https://sso.example/keys', ca: ca.pem}]\n";
+    let known = Identities::parse(text, &one).unwrap();
+    assert!(known.authorities_are_as_read(&one));
+    assert!(!known.authorities_are_as_read(&other) && !known.authorities_are_as_read(&Files));
 }

@@ -1,13 +1,13 @@
 //! PEM files -> what rustls serves with, again whenever they change.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, crypto};
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -29,7 +29,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// Why.
-        cause: std::io::Error,
+        cause: io::Error,
     },
     /// A file without what it should hold.
     #[error("{setting}: {path} holds no {wanted} in PEM (-----BEGIN ...)")]
@@ -70,17 +70,6 @@ pub(in crate::server) enum Port {
     Http,
 }
 
-/// What came of a look at the files.
-#[derive(Debug)]
-pub(in crate::server) enum Reload {
-    /// They are as they were.
-    Same,
-    /// They are new and in force.
-    Changed,
-    /// They are new and cannot be used; what was in force stays.
-    Refused(TlsError),
-}
-
 type Fingerprint = [u8; 32];
 
 /// The certificates in force.
@@ -94,8 +83,8 @@ pub(in crate::server) struct Tls {
 struct Current {
     grpc: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
-    /// Of the files' contents, as they were looked at last. The contents hold a private key and are not kept.
-    seen: Option<Fingerprint>,
+    /// Of the files' contents. They hold a private key and are not kept.
+    fingerprint: Fingerprint,
 }
 
 impl Tls {
@@ -115,7 +104,7 @@ impl Tls {
         };
         let contents = files.read()?;
         let (grpc, http) = files.configs(&contents)?;
-        let current = RwLock::new(Current { grpc, http, seen: Some(contents.fingerprint()) });
+        let current = RwLock::new(Current { grpc, http, fingerprint: contents.fingerprint() });
         Ok(Some(Arc::new(Self { files, current })))
     }
 
@@ -128,25 +117,20 @@ impl Tls {
         }
     }
 
-    /// Looks at the files. The same fault is told once. Blocks on the file system.
-    pub(in crate::server) fn reload(&self) -> Reload {
-        let read = self.files.read();
-        let seen = read.as_ref().ok().map(Contents::fingerprint);
-        {
-            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            if current.seen == seen {
-                return Reload::Same;
-            }
-            current.seen = seen;
+    /// Whether the files have changed; what they hold now is in force. Blocks on the file system.
+    ///
+    /// # Errors
+    /// [`TlsError`]; what was in force stays.
+    pub(in crate::server) fn reload(&self) -> Result<bool, TlsError> {
+        let contents = self.files.read()?;
+        let fingerprint = contents.fingerprint();
+        if self.current.read().unwrap_or_else(PoisonError::into_inner).fingerprint == fingerprint {
+            return Ok(false);
         }
-        match read.and_then(|contents| self.files.configs(&contents)) {
-            Ok((grpc, http)) => {
-                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                (current.grpc, current.http) = (grpc, http);
-                Reload::Changed
-            }
-            Err(error) => Reload::Refused(error),
-        }
+        let (grpc, http) = self.files.configs(&contents)?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Current { grpc, http, fingerprint };
+        Ok(true)
     }
 }
 
@@ -179,9 +163,13 @@ impl Contents {
 
 fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
-        .map_err(|cause| TlsError::Read { setting, path: path.to_owned(), cause })?;
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    let whole = read.and_then(|count| {
+        let too_large = || io::Error::other(format!("it has more than {MAX_BYTES} bytes"));
+        if count as u64 > MAX_BYTES { Err(too_large()) } else { Ok(()) }
+    });
+    whole.map_err(|cause| TlsError::Read { setting, path: path.to_owned(), cause })?;
     Ok(bytes)
 }
 
@@ -226,6 +214,12 @@ impl Files {
         })?;
         let mut grpc = self.config(&chain, key.clone_key(), self.verifier(contents)?)?;
         grpc.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if self.client_ca.is_some() {
+            // A resumed session brings the client's certificate along unchecked: one that has expired
+            // meanwhile would be good for ever.
+            grpc.session_storage = Arc::new(NoServerSessionStorage {});
+            grpc.send_tls13_tickets = 0;
+        }
         let mut http = self.config(&chain, key, WebPkiClientVerifier::no_client_auth())?;
         http.alpn_protocols = vec![b"http/1.1".to_vec()];
         tell(chain.first());
@@ -300,5 +294,21 @@ fn tell(certificate: Option<&CertificateDer<'_>>) {
     } else {
         let begins = validity.not_before;
         tracing::error!(%subject, %begins, %expires, "certificate is not valid now: clients refuse it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused_and_not_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, vec![b'\n'; MAX_BYTES as usize]).unwrap();
+        assert_eq!(read("tls_client_ca", &path).unwrap().len() as u64, MAX_BYTES);
+        std::fs::write(&path, vec![b'\n'; MAX_BYTES as usize + 1]).unwrap();
+        let error = read("tls_client_ca", &path).unwrap_err().to_string();
+        assert!(error.starts_with("tls_client_ca: ") && error.contains("more than"), "{error}");
     }
 }

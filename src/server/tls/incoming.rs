@@ -1,9 +1,7 @@
 //! A listening socket -> connections with a TLS handshake. Those without one: [`crate::server::connections`].
 //!
-//! They are a stream for tonic; the HTTP port takes them one by one. Dropping one closes the socket and cuts
-//! off handshakes under way.
+//! They are a stream for both ports. Dropping it closes the socket and cuts off handshakes under way.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -34,7 +32,7 @@ pub(in crate::server) struct Handshakes {
     under_way: JoinSet<Option<Shaken>>,
 }
 
-type Shaken = (Held<TlsStream<TcpStream>>, SocketAddr);
+type Shaken = Held<TlsStream<TcpStream>>;
 
 impl Handshakes {
     /// Of `listener`'s connections.
@@ -53,22 +51,6 @@ impl Handshakes {
             timeout: settings.handshake_timeout.0,
             under_way: JoinSet::new(),
         }
-    }
-
-    /// The socket's own address.
-    ///
-    /// # Errors
-    /// If the operating system does not say.
-    pub(in crate::server) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.incoming.local_addr()
-    }
-
-    /// The next connection.
-    ///
-    /// # Cancellation
-    /// Safe: handshakes go on.
-    pub(in crate::server) async fn next(&mut self) -> Shaken {
-        poll_fn(|context| self.poll(context)).await
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Shaken> {
@@ -94,7 +76,7 @@ impl Stream for Handshakes {
     type Item = io::Result<Held<TlsStream<TcpStream>>>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll(context).map(|(stream, _)| Some(Ok(stream)))
+        self.poll(context).map(|stream| Some(Ok(stream)))
     }
 }
 
@@ -104,9 +86,11 @@ async fn handshake(
     timeout: Duration,
 ) -> Option<Shaken> {
     match tokio::time::timeout(timeout, TlsAcceptor::from(config).accept(stream)).await {
-        Ok(Ok(stream)) => Some((place.hold(stream), peer)),
+        Ok(Ok(stream)) => Some(place.hold(stream)),
         Ok(Err(error)) => {
-            metrics().handshake_failed("failed");
+            // A balancer that looks whether anybody listens opens a connection and says nothing.
+            let closed = error.kind() == io::ErrorKind::UnexpectedEof;
+            metrics().handshake_failed(if closed { "closed" } else { "failed" });
             tracing::debug!(%peer, %error, "TLS handshake failed");
             None
         }

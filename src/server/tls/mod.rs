@@ -6,10 +6,11 @@
 //! - A client that does not get on with its handshake holds up nobody: handshakes run side by side, each has
 //!   a time-out, and so many at once are all that there are.
 //! - Clients' certificates are asked for on the gRPC port alone: browsers, Prometheus and probes have none.
+//!   Where they are asked for no session is resumed, so that each is checked whenever it is shown.
 
 mod certificates;
 mod incoming;
 
 pub use certificates::TlsError;
-pub(super) use certificates::{Port, Reload, Tls};
+pub(super) use certificates::{Port, Tls};
 pub(super) use incoming::Handshakes;

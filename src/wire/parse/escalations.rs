@@ -97,6 +97,11 @@ pub fn filter(filter: Option<&v1::EscalationFilter>) -> Result<Filter, Vec<Viola
             None
         }
     };
+    // PostgreSQL's texts cannot hold it, and no name has one.
+    let texts = asked.policies.iter().chain(asked.labels.keys()).chain(asked.labels.values());
+    if texts.chain([&asked.session_id]).any(|text| text.contains('\0')) {
+        check.refuse("filter", "has a text with the character U+0000");
+    }
     if asked.policies.len() > MAX_POLICIES {
         check.refuse("filter.policies", format!("must have at most {MAX_POLICIES} entries"));
     }
