@@ -14,6 +14,10 @@
 //!    the process ends first, each one lost is logged in full.
 //! 3. A session never waits for longer than the store's time-out.
 
+mod entry;
+mod schema;
+mod upkeep;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,11 +29,13 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use entry::{Answer, Entry, What, discard, lose, note};
+use schema::Schema;
+
 use super::attendance::{Attendance, Attended};
 use super::dispatch::{self, Desks};
 use super::sinks::Delivery;
 use super::store::{Batch, Change, Done, Finish, Recorded, Store, StoreError, Writer};
-use super::{Occurrence, Timestamp};
 use crate::identity::Tenant;
 use crate::telemetry::metrics;
 use crate::telemetry::trace::{self, TraceParent};
@@ -39,10 +45,6 @@ use crate::telemetry::trace::{self, TraceParent};
 const QUEUE: usize = 1024;
 /// Changes in one transaction at most: some milliseconds of work.
 const MOST_IN_BATCH: usize = 256;
-/// Sessions that have broken off, ended in one transaction.
-const LOST_IN_BATCH: usize = 50;
-/// Escalations removed in one transaction at the end of their retention.
-const EXPIRED_IN_BATCH: usize = 500;
 
 /// How escalations are kept and delivered.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -277,51 +279,6 @@ impl FinishSender {
     }
 }
 
-/// Something that is to be written.
-struct Entry {
-    what: What,
-    /// Told when it is committed.
-    reply: Option<Answer>,
-}
-
-enum What {
-    Change(Change, Option<TraceParent>),
-    Finish(Finish),
-}
-
-enum Answer {
-    /// Nobody has been told anything yet.
-    First(oneshot::Sender<Reply>),
-    /// It was said that it waits.
-    Later(oneshot::Sender<Recorded>),
-}
-
-impl From<Job> for Entry {
-    fn from(job: Job) -> Self {
-        match job {
-            Job::Change { change, trace, reply } => {
-                Self { what: What::Change(change, trace), reply: Some(Answer::First(reply)) }
-            }
-            Job::Finish(finish) => Self { what: What::Finish(finish), reply: None },
-        }
-    }
-}
-
-/// How the store's schema is, as far as this process knows.
-enum Schema {
-    Unknown,
-    Migrating(JoinHandle<Result<(), StoreError>>),
-    UpToDate,
-}
-
-impl Schema {
-    fn doubt(&mut self) {
-        if matches!(self, Self::UpToDate) {
-            *self = Self::Unknown;
-        }
-    }
-}
-
 /// The store is down.
 struct Down {
     until: Instant,
@@ -478,7 +435,6 @@ impl Work {
                 // What a connection has been through cannot be known: the next attempt has a new one.
                 self.writer = None;
                 if matches!(error, StoreError::Database(_)) {
-                    // It may be another database by now.
                     self.schema.doubt();
                 }
                 Err(error)
@@ -491,7 +447,9 @@ impl Work {
             // The folder may not have been there, or not writable, when the server started.
             self.file = self.store.claim_file()?;
         }
-        self.bring_up_to_date().await?;
+        // Before the time-out of the whole, which would say that the store does not answer.
+        let limit = self.settings.timeout.mul_f32(0.8);
+        self.schema.bring_up_to_date(&self.store, limit).await?;
         if self.writer.is_none() {
             self.writer = Some(self.store.connect(&self.owner).await?);
         }
@@ -535,27 +493,6 @@ impl Work {
             }
         }
         writer.write(&batch, self.delivery.as_ref()).await
-    }
-
-    /// Sees to it that the schema is up to date. A migration that is under way goes on when this is dropped:
-    /// on a table that has grown it takes longer than anybody may wait.
-    async fn bring_up_to_date(&mut self) -> Result<(), StoreError> {
-        if matches!(self.schema, Schema::Unknown) {
-            let store = self.store.clone();
-            self.schema = Schema::Migrating(tokio::spawn(async move { store.migrate().await }));
-        }
-        let Schema::Migrating(migration) = &mut self.schema else {
-            return Ok(());
-        };
-        // Before the time-out of the whole, which would say that the store does not answer.
-        let limit = self.settings.timeout.mul_f32(0.8);
-        let migrated = match tokio::time::timeout(limit, migration).await {
-            Ok(Ok(migrated)) => migrated,
-            Ok(Err(panicked)) => Err(StoreError::Thread(std::io::Error::other(panicked))),
-            Err(_) => return Err(StoreError::Migrating),
-        };
-        self.schema = if migrated.is_ok() { Schema::UpToDate } else { Schema::Unknown };
-        migrated
     }
 
     async fn succeed(&mut self, count: usize, done: Done) {
@@ -671,70 +608,6 @@ impl Work {
         self.waiting = kept;
     }
 
-    /// Tells the store which sessions are alive, and ends those that nobody has told it of for too long.
-    async fn attend(&mut self) {
-        if self.down.is_some() {
-            return;
-        }
-        let (limit, window) = (self.settings.timeout, self.settings.window);
-        let alive = self.attendance.names();
-        for some in alive.chunks(MOST_IN_BATCH) {
-            let Some(writer) = &mut self.writer else {
-                return;
-            };
-            if let Err(error) = within(limit, writer.keep_alive(some, window)).await {
-                return self.fail(&error);
-            }
-        }
-        if Instant::now() >= self.sweep_from {
-            self.end_lost().await;
-        }
-    }
-
-    async fn end_lost(&mut self) {
-        let limit = self.settings.timeout;
-        loop {
-            let Some(writer) = &mut self.writer else {
-                return;
-            };
-            let delivery = self.delivery.as_ref();
-            let ended = writer.end_lost(LOST_IN_BATCH, delivery);
-            let lost = match within(limit, ended).await {
-                Ok(lost) => lost,
-                Err(error) => return self.fail(&error),
-            };
-            if lost.sessions > 0 {
-                let sessions = lost.sessions;
-                tracing::info!(sessions, "sessions broke off and have not been gone on with");
-            }
-            lost.occurrences.iter().for_each(note);
-            self.see(lost.latest);
-            if lost.looked_at < LOST_IN_BATCH {
-                return;
-            }
-        }
-    }
-
-    async fn expire(&mut self) {
-        if self.settings.retention.is_zero() || self.down.is_some() {
-            return;
-        }
-        let cutoff = Timestamp::now().before(self.settings.retention);
-        loop {
-            let Some(writer) = &mut self.writer else {
-                return;
-            };
-            let limit = self.settings.timeout;
-            match within(limit, writer.expire(cutoff, EXPIRED_IN_BATCH)).await {
-                Ok(0) => return,
-                Ok(expired) => {
-                    tracing::info!(expired, "escalations removed at the end of their retention");
-                }
-                Err(error) => return self.fail(&error),
-            }
-        }
-    }
-
     /// The server ends: what has come is written, what is under way may end.
     async fn wind_up(mut self, mut inbox: mpsc::Receiver<Job>, attempts: JoinHandle<()>) {
         self.desks.close();
@@ -786,38 +659,4 @@ async fn within<T>(
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     tokio::time::timeout(limit, work).await.unwrap_or(Err(StoreError::TimedOut(limit)))
-}
-
-/// Something has been committed that was not there before.
-fn note(occurrence: &Occurrence) {
-    let escalation = &occurrence.escalation;
-    metrics().escalation(occurrence.kind.name(), escalation.severity.name());
-    tracing::info!(
-        event = occurrence.kind.name(),
-        id = %escalation.id,
-        session = escalation.session_id,
-        policy = escalation.policy,
-        rule = escalation.rule,
-        severity = escalation.severity.name(),
-        "escalation"
-    );
-}
-
-fn discard(entry: Entry, why: &str) {
-    if let What::Change(change, _) = &entry.what {
-        lose(change, why);
-    }
-    if let Some(Answer::First(reply)) = entry.reply {
-        let _ = reply.send(Reply::Lost);
-    }
-}
-
-/// The last resort: the log has it. What only says how a session is goes unsaid: it shows in the store.
-fn lose(change: &Change, why: &str) {
-    if matches!(change, Change::SessionEnded { .. } | Change::Resumed { .. }) {
-        tracing::warn!(?change, why, "a session's end or return was not recorded");
-        return;
-    }
-    metrics().escalation_lost();
-    tracing::error!(?change, why, "an escalation was not recorded");
 }

@@ -1,0 +1,80 @@
+//! What is done now and then: sessions that are alive are spoken of, those that are lost are ended, and what has
+//! been kept long enough goes.
+
+use std::time::Instant;
+
+use super::entry::note;
+use super::{MOST_IN_BATCH, Work, within};
+use crate::escalation::Timestamp;
+
+/// Sessions that have broken off, ended in one transaction.
+const LOST_IN_BATCH: usize = 50;
+/// Escalations removed in one transaction at the end of their retention.
+const EXPIRED_IN_BATCH: usize = 500;
+
+impl Work {
+    /// Tells the store which sessions are alive, and ends those that nobody has told it of for too long.
+    pub(super) async fn attend(&mut self) {
+        if self.down.is_some() {
+            return;
+        }
+        let (limit, window) = (self.settings.timeout, self.settings.window);
+        let alive = self.attendance.names();
+        for some in alive.chunks(MOST_IN_BATCH) {
+            let Some(writer) = &mut self.writer else {
+                return;
+            };
+            if let Err(error) = within(limit, writer.keep_alive(some, window)).await {
+                return self.fail(&error);
+            }
+        }
+        if Instant::now() >= self.sweep_from {
+            self.end_lost().await;
+        }
+    }
+
+    async fn end_lost(&mut self) {
+        let limit = self.settings.timeout;
+        loop {
+            let Some(writer) = &mut self.writer else {
+                return;
+            };
+            let delivery = self.delivery.as_ref();
+            let ended = writer.end_lost(LOST_IN_BATCH, delivery);
+            let lost = match within(limit, ended).await {
+                Ok(lost) => lost,
+                Err(error) => return self.fail(&error),
+            };
+            if lost.sessions > 0 {
+                let sessions = lost.sessions;
+                tracing::info!(sessions, "sessions broke off and have not been gone on with");
+            }
+            lost.occurrences.iter().for_each(note);
+            self.see(lost.latest);
+            if lost.looked_at < LOST_IN_BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Removes what has come to the end of its retention.
+    pub(super) async fn expire(&mut self) {
+        if self.settings.retention.is_zero() || self.down.is_some() {
+            return;
+        }
+        let cutoff = Timestamp::now().before(self.settings.retention);
+        loop {
+            let Some(writer) = &mut self.writer else {
+                return;
+            };
+            let limit = self.settings.timeout;
+            match within(limit, writer.expire(cutoff, EXPIRED_IN_BATCH)).await {
+                Ok(0) => return,
+                Ok(expired) => {
+                    tracing::info!(expired, "escalations removed at the end of their retention");
+                }
+                Err(error) => return self.fail(&error),
+            }
+        }
+    }
+}
