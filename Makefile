@@ -41,8 +41,9 @@ ifeq ($(UNDERTONE_CORPORA),)
 	@echo "NOT RUN: the tests on real corpora; set UNDERTONE_CORPORA to a folder with them"
 endif
 
+# The binary that the Rust tests have built: alone it would be built, with what it needs, for other features.
 test-python: setup .venv-test/ready
-	$(CARGO) build --bin undertone
+	$(CARGO) test --no-run --test it
 	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
 		.venv-test/bin/python -m pytest -q -p no:cacheprovider tests/python
 
