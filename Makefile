@@ -85,7 +85,7 @@ test-training: setup .venv-training/ready ## Run training's tests (fetches PyTor
 	touch $@
 
 test-finetune: setup .venv-training/finetune ## Run the tests of tuning and importing other encoders.
-	$(CARGO) build --bin undertone
+	$(CARGO) test --no-run --test it
 	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
 		.venv-training/bin/python -m pytest -q -p no:cacheprovider training/tests_finetune
 
