@@ -75,9 +75,9 @@ impl<'a> Opening<'a> {
         limits.max_chunk_bytes = permit.chunk_bytes(limits.max_chunk_bytes);
         let Asked { config, mut settings, saved } = asked;
         let checkpoints = settings.checkpoint_interval.zip(context.resuming.clone());
-        settings.checkpoint_interval = checkpoints
-            .as_ref()
-            .map(|(interval, resuming)| Checkpoints::interval(resuming, *interval));
+        let checkpoints = checkpoints
+            .map(|(asked, resuming)| (Checkpoints::interval(&resuming, asked), resuming));
+        settings.checkpoint_interval = checkpoints.as_ref().map(|(interval, _)| *interval);
         let resumes = saved.is_some();
         let manifest = &model.manifest;
         let name = manifest.name.clone();
@@ -135,7 +135,6 @@ impl<'a> Opening<'a> {
         });
         let alarm = alarm.transpose()?;
         let checkpoints = checkpoints.map(|(interval, resuming)| {
-            let interval = Checkpoints::interval(&resuming, interval);
             let config = render::config_bytes(&config);
             let position = analysis.position().duration();
             Checkpoints::new(resuming, interval, config, position, resumes)
