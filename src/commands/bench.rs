@@ -76,7 +76,7 @@ what the resident set grew by: start the server freshly, or what earlier streams
 Exit code 1 if a stream ended badly, 130 if interrupted (the report says what was measured).")]
 pub(super) struct Args {
     /// The server, HOST:PORT, http://HOST:PORT or https://HOST:PORT.
-    #[arg(long, default_value = DEFAULT_TARGET, value_parser = parse_target)]
+    #[arg(long, env = "UNDERTONE_TARGET", default_value = DEFAULT_TARGET, value_parser = parse_target)]
     target: Uri,
     /// Streams at once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]

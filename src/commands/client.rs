@@ -1,4 +1,4 @@
-//! The client side that `stream` and `bench` share: a connection, a stream on it, and what a server
+//! The client side that `stream`, `bench` and `health` share: a connection, a stream on it, and what a server
 //! answers when it refuses, in words.
 
 mod credentials;
@@ -15,6 +15,9 @@ use tonic::metadata::{Ascii, MetadataValue};
 pub(super) use tonic::transport::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request as Call, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
 pub(super) use self::credentials::{CredentialArgs, Credentials};
@@ -210,6 +213,8 @@ fn remedy(target: &Uri, cause: &str) -> &'static str {
         "the server needs a certificate that is no authority's own (basicConstraints=CA:FALSE)"
     } else if cause.contains("certificate required") || cause.contains("CertificateRequired") {
         "the server wants to know who calls: --client-certificate and --client-key"
+    } else if cause.contains("not valid for name") {
+        "say with --server-name what its certificate bears, or call it by that"
     } else if target.scheme_str() == Some("https") {
         "is a server running there, and does it speak TLS?"
     } else {
@@ -220,7 +225,7 @@ fn remedy(target: &Uri, cause: &str) -> &'static str {
 /// One HTTP/2 connection. A clone shares it.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    service: EmotionServiceClient<Channel>,
+    channel: Channel,
     authorization: Option<MetadataValue<Ascii>>,
 }
 
@@ -246,10 +251,7 @@ impl Client {
             endpoint = endpoint.tls_config(tls.clone()).map_err(failed)?;
         }
         let channel = endpoint.connect().await.map_err(failed)?;
-        Ok(Self {
-            service: EmotionServiceClient::new(channel),
-            authorization: credentials.authorization().cloned(),
-        })
+        Ok(Self { channel, authorization: credentials.authorization().cloned() })
     }
 
     /// Opens a stream. `requests` ends when the client has no more to say.
@@ -264,8 +266,30 @@ impl Client {
         if let Some(authorization) = &self.authorization {
             call.metadata_mut().insert("authorization", authorization.clone());
         }
-        let responses = self.service.clone().stream_emotion(call).await?;
+        let mut service = EmotionServiceClient::new(self.channel.clone());
+        let responses = service.stream_emotion(call).await?;
         Ok(Responses(responses.into_inner()))
+    }
+
+    /// How a service of the server is, as `grpc.health.v1` names it; the whole server, if the name is empty.
+    ///
+    /// # Errors
+    /// [`Failure`] if the server does not answer, or has no such service.
+    pub(super) async fn health(&self, service: &str) -> Result<&'static str, Failure> {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        match HealthClient::new(self.channel.clone()).check(request).await {
+            Ok(answer) => Ok(match answer.into_inner().status() {
+                ServingStatus::Serving => "SERVING",
+                ServingStatus::NotServing => "NOT_SERVING",
+                ServingStatus::Unknown | ServingStatus::ServiceUnknown => "UNKNOWN",
+            }),
+            Err(status) if status.code() == Code::NotFound => {
+                let remedy = "undertone.v1.EmotionService and undertone.v1.EscalationService are asked about";
+                Err(Failure::from(Status::not_found(format!("there is no service {service}")))
+                    .with_remedy(remedy))
+            }
+            Err(status) => Err(status.into()),
+        }
     }
 }
 

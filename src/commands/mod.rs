@@ -13,6 +13,7 @@ mod corpus;
 mod delivery;
 mod escalations;
 mod evaluate;
+mod health;
 mod identities;
 mod policy;
 mod serve;
@@ -54,6 +55,8 @@ enum Command {
     Serve(Source),
     /// Push audio to a server at real-time pace and show the emotion move, live.
     Stream(stream::Args),
+    /// Ask a server how it is; for health checks of containers, which have no shell.
+    Health(health::Args),
     /// Score files and folders, without a server.
     Analyze(analyze::Args),
     /// Check a configuration and print the settings in force, without serving.
@@ -99,6 +102,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Serve(source) => serve::run(&source),
         Command::Stream(args) => stream::run(args),
+        Command::Health(args) => health::run(&args),
         Command::Analyze(args) => analyze::run(&args),
         Command::Check(source) => check(&source),
         Command::Models(source) => models(&source),

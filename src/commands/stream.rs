@@ -79,7 +79,7 @@ pub(super) struct Args {
     #[arg(value_name = "FILE|-")]
     input: PathBuf,
     /// The server, HOST:PORT or http://HOST:PORT.
-    #[arg(long, default_value = DEFAULT_TARGET, value_parser = parse_target)]
+    #[arg(long, env = "UNDERTONE_TARGET", default_value = DEFAULT_TARGET, value_parser = parse_target)]
     target: Uri,
     /// How events are shown.
     #[arg(long, value_enum, default_value = "auto")]

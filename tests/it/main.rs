@@ -16,7 +16,7 @@
 //! | [`engine`] | engines that die, servers that stop |
 //! | [`identity`], [`tokens`], [`tls`], [`pki`] | who calls, what they may, over what |
 //! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
-//! | [`process`], [`otlp`], [`pipes`], [`privacy`] | the real binary |
+//! | [`process`], [`health`], [`otlp`], [`pipes`], [`privacy`] | the real binary |
 //! | [`operators`] | alerts, dashboard, runbook, the metrics they speak of |
 //! | [`evaluate`] | judging models on labelled clips |
 //! | [`corpora`] | corpora from the command line |
@@ -59,6 +59,7 @@ mod engine;
 mod escalations;
 mod evaluate;
 mod fuzzing;
+mod health;
 mod hostile;
 mod identity;
 mod limits;

@@ -20,8 +20,12 @@ const VARIABLE: &str = "UNDERTONE_TOKEN";
 #[command(next_help_heading = "Security")]
 pub(in crate::commands) struct CredentialArgs {
     /// PEM file with the authorities that the server's certificate may be of [default: the system's]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "UNDERTONE_CA")]
     ca: Option<PathBuf>,
+    /// Name that the server's certificate must bear, where it is not the target's, as behind a tunnel [default: the
+    /// target's]
+    #[arg(long, value_name = "NAME", env = "UNDERTONE_SERVER_NAME")]
+    server_name: Option<String>,
     /// PEM file with a certificate that says who calls.
     #[arg(long, value_name = "FILE", requires = "client_key")]
     client_certificate: Option<PathBuf>,
@@ -63,8 +67,8 @@ impl CredentialArgs {
             _ => None,
         };
         ensure!(
-            secure || (ca.is_none() && pair.is_none()),
-            "--ca and --client-certificate are for https:// targets; the target is {target}"
+            secure || (ca.is_none() && pair.is_none() && self.server_name.is_none()),
+            "--ca, --server-name and --client-certificate are for https:// targets; the target is {target}"
         );
         let token = match &self.token_file {
             Some(path) => Some(text("--token-file", path)?),
@@ -81,6 +85,9 @@ impl CredentialArgs {
                 Some(ca) => tls.ca_certificate(Certificate::from_pem(ca)),
                 None => tls.with_native_roots(),
             };
+            if let Some(name) = &self.server_name {
+                tls = tls.domain_name(name);
+            }
             match pair {
                 Some((certificate, key)) => tls.identity(Identity::from_pem(certificate, key)),
                 None => tls,
