@@ -8,7 +8,7 @@ ARGS ?=
 UNDERTONE_CORPORA ?=
 export UNDERTONE_CORPORA
 
-.PHONY: help setup serve test test-servers test-rust test-python crash rolling test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench clean
+.PHONY: help setup serve test test-servers test-rust test-python crash rolling test-image test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,11 +41,12 @@ ifeq ($(UNDERTONE_CORPORA),)
 	@echo "NOT RUN: the tests on real corpora; set UNDERTONE_CORPORA to a folder with them"
 endif
 
+# Of cloudcoil only the schemas are wanted, not its plugin, which starts clusters.
 # The binary that the Rust tests have built: alone it would be built, with what it needs, for other features.
 test-python: setup .venv-test/ready
 	$(CARGO) test --no-run --test it
 	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
-		.venv-test/bin/python -m pytest -q -p no:cacheprovider tests/python
+		.venv-test/bin/python -m pytest -q -p no:cacheprovider -p no:cloudcoil tests/python
 
 # How often servers are killed under load, on each of the databases.
 CRASHES ?= 100
@@ -58,6 +59,9 @@ ROLLING ?= 300
 
 rolling: setup test-servers ## Restart three replicas in turn under ROLLING live streams behind HAProxy.
 	UNDERTONE_ROLLING=$(ROLLING) $(CARGO) test --test it crash::rolling -- --nocapture
+
+test-image: ## Build the container image with Buildah and try it out (root; downloads, 4 GB in .image).
+	sh deploy/test-image.sh
 
 .venv-test/ready: tests/python/requirements.txt
 	$(PYTHON) -m venv .venv-test || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
@@ -176,5 +180,5 @@ model: setup .venv-training/ready ## Extract features, train, judge and describe
 	.venv-training/bin/python training/card.py --model models/$(MODEL)
 
 clean: ## Remove what was built and fetched; inputs that fuzzing found (FUZZ_HOME/corpus) stay.
-	rm -rf target fuzz/target fuzz/artifacts generated .onnxruntime .tools .venv .venv-test .venv-training .venv-sbom
+	rm -rf target fuzz/target fuzz/artifacts generated .image .onnxruntime .tools .venv .venv-test .venv-training .venv-sbom
 	rm -rf $(FUZZ_HOME)/bin $(FUZZ_HOME)/.crates.toml $(FUZZ_HOME)/.crates2.json sbom-crates.json
