@@ -137,6 +137,12 @@ class Container:
         flags = [flag for pair in [*self.env, *env] for flag in ("--env", pair)]
         return ["runc", "exec", *flags, self.name, *command]
 
+    def resident_mb(self):
+        """Memory of its process."""
+        state = json.loads(run("runc", "state", self.name).stdout)
+        status = pathlib.Path(f"/proc/{state['pid']}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1000
+
     def end(self):
         """Waits for the end and tells the exit code."""
         try:
@@ -216,8 +222,8 @@ def drains(container, client):
             "--token-file", f"{SECRETS}/token", env=client, out=out,
         )  # fmt: skip
         until("a stream is live", lambda: '"estimate"' in events.read_text(), events.read_text)
-        run("runc", "kill", container.name, "TERM")
         began = time.monotonic()
+        run("runc", "kill", container.name, "TERM")
         code = container.end()
         live.wait(END_S)
     claim(code == 0, f"after SIGTERM it ends with 0, within {time.monotonic() - began:.1f} s", container.said())
@@ -256,6 +262,7 @@ def main():
         container.config_health = image.config["Healthcheck"]["Test"][1:]
         took, outcome = healthy(container, client)
         claim(outcome.stdout == "SERVING\n", f"its own health check is content after {took:.1f} s")
+        print(f"  idle it holds {container.resident_mb():.0f} MB of memory")
         outcome = container.inside("/bin/sh", "-c", "true")
         claim(outcome.returncode != 0, "a shell cannot be run in it")
         hears(container, client, (folder / "token").read_text())

@@ -424,7 +424,7 @@ def test_one_replica_has_the_file_at_a_time(rendered):
     spec = only(rendered["single"], "Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     claim = only(rendered["single"], "PersistentVolumeClaim")
-    assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
     assert not of_kind(rendered["single"], "PodDisruptionBudget"), "of one replica it would hold up every node"
 
 
