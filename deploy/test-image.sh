@@ -10,7 +10,8 @@ set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${IMAGE_CACHE:-$here/.image}
 suite=bookworm
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# Empty for the one that debootstrap takes by itself.
+mirror=${DEBIAN_MIRROR:-}
 started=$(date +%s)
 
 step() { printf '== %s (%s s)\n' "$1" "$(($(date +%s) - started))"; }
@@ -53,7 +54,7 @@ import() {
 have() { buildah inspect --type image "$1" >/dev/null 2>&1; }
 
 debian() {
-    debootstrap --variant=minbase ${2:+--include="$2"} "$suite" "$1" "$mirror" >"$work/debootstrap.log" 2>&1 ||
+    debootstrap --variant=minbase ${2:+--include="$2"} "$suite" "$1" ${mirror:+"$mirror"} >"$work/debootstrap.log" 2>&1 ||
         { tail -n 20 "$work/debootstrap.log" >&2 && fail "debootstrap failed"; }
     rm -rf "$1/var/cache/apt/archives" "$1/dev"
     mkdir -p "$1/var/cache/apt/archives/partial" "$1/dev"
