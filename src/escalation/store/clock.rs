@@ -12,6 +12,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use sqlx::AnyConnection;
+
+use super::StoreError;
+use super::rows::column;
 use crate::escalation::life::Timestamp;
 
 /// Leaps below are not worth the name: NTP slews that much without one, and a lease or a pause that is as
@@ -27,10 +31,24 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// This machine's date.
-    pub(super) fn here() -> Self {
+    /// The date: this machine's for a file of its own, the database's where replicas share one, so that their
+    /// leases compare.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a database does not say.
+    pub(super) async fn at(
+        connection: &mut AnyConnection,
+        is_sqlite: bool,
+    ) -> Result<Self, StoreError> {
         let from = Instant::now();
-        Self { date: Timestamp::now(), from, to: Instant::now() }
+        let date = if is_sqlite {
+            Timestamp::now()
+        } else {
+            let date = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
+            let row = sqlx::query(date).fetch_one(connection).await?;
+            Timestamp(column(&row, 0)?)
+        };
+        Ok(Self { date, from, to: Instant::now() })
     }
 
     /// By how many microseconds the date has leapt since `before`: forward, or back (negative).

@@ -130,7 +130,7 @@ fn is_about_content(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| [18, 19, 20, 25].contains(&(code & 0xff)))
 }
 
-/// SQLITE_READONLY. A PostgreSQL that is read-only says so anew to every connection.
+/// `SQLITE_READONLY`. A PostgreSQL that is read-only says so anew to every connection.
 fn is_read_only(code: &str) -> bool {
     code.len() < 5 && code.parse::<u32>().is_ok_and(|code| code & 0xff == 8)
 }

@@ -324,7 +324,7 @@ impl Writer {
     /// # Errors
     /// [`StoreError`].
     pub async fn is_due(&mut self, sinks: &[&str]) -> Result<bool, StoreError> {
-        let look = look(&mut self.connection, self.is_sqlite).await?;
+        let look = Look::at(&mut self.connection, self.is_sqlite).await?;
         if self.terms.is_some() && self.clock.leap(&look).is_some() {
             return Ok(true);
         }
@@ -512,7 +512,7 @@ impl Pen<'_> {
         self.latest = column(&row, 0)?;
         self.committed = self.latest;
         // Behind the lock: what waited for it must not see a time from before.
-        let look = look(&mut self.transaction, is_sqlite).await?;
+        let look = Look::at(&mut self.transaction, is_sqlite).await?;
         self.now = look.date;
         self.look = Some(look);
         Ok(())
@@ -782,18 +782,6 @@ impl Pen<'_> {
         .await?;
         Ok(())
     }
-}
-
-/// The date: this machine's for a file of its own, the database's where replicas share it, so that their leases
-/// compare.
-async fn look(connection: &mut AnyConnection, is_sqlite: bool) -> Result<Look, StoreError> {
-    if is_sqlite {
-        return Ok(Look::here());
-    }
-    let from = Instant::now();
-    let date = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
-    let row = sqlx::query(date).fetch_one(connection).await?;
-    Ok(Look { date: Timestamp(column(&row, 0)?), from, to: Instant::now() })
 }
 
 fn samples(position: SamplePos) -> i64 {
