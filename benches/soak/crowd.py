@@ -283,32 +283,35 @@ class Crowd:
                 if error.code() not in expected:
                     self.wrong.append(f"clip: {error.code()} {error.details()}")
 
-    async def process(self) -> asyncio.subprocess.Process:
-        """A process with eight streams over one connection."""
+    @contextlib.asynccontextmanager
+    async def process(self, what: str):
+        """A process with eight streams over one connection, which is killed in the end. It must not end before."""
         config = self.config
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             config["binary"], "bench", "--target", config["target"], "--ca", config["certificate"],
             "--token-file", config["token_file"], "--metrics", "none", "--streams", "8", "--seconds", "600",
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
+        try:
+            yield process
+        finally:
+            ended_before = process.returncode is not None
+            if not ended_before:
+                process.kill()
+            said, _ = await process.communicate()
+            if ended_before:
+                self.wrong.append(f"{what}: its process ended by itself: {said.decode(errors='replace')[-400:]}")
 
     async def killed(self) -> None:
-        process = await self.process()
-        try:
+        async with self.process("killed"):
             await asyncio.sleep(self.some(1, 10))
-        finally:
-            process.kill()
-            await process.wait()
 
     async def frozen(self) -> None:
-        process = await self.process()
-        try:
+        async with self.process("frozen") as process:
             await asyncio.sleep(self.some(1, 5))
-            process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(self.config["hang_s"])
-        finally:
-            process.kill()
-            await process.wait()
+            if process.returncode is None:
+                process.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(self.config["hang_s"])
 
     # --- all of them ---------------------------------------------------------------------------------
 
