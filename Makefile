@@ -8,7 +8,7 @@ ARGS ?=
 UNDERTONE_CORPORA ?=
 export UNDERTONE_CORPORA
 
-.PHONY: help setup serve test test-servers test-rust test-python crash rolling test-image test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench clean
+.PHONY: help setup serve test test-servers test-rust test-python crash rolling soak test-image test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,8 @@ test-servers:
 		{ echo "haproxy is missing: apt-get install haproxy" >&2; exit 1; }
 	@command -v promtool >/dev/null || \
 		{ echo "promtool is missing: apt-get install prometheus" >&2; exit 1; }
+	@test -n "$$(find -L /usr/lib /opt/homebrew/lib -name 'libfaketimeMT*' 2>/dev/null | head -1)" || \
+		{ echo "libfaketime is missing: apt-get install faketime" >&2; exit 1; }
 
 test-rust: setup test-servers
 	$(CARGO) test
@@ -62,6 +64,21 @@ rolling: setup test-servers ## Restart three replicas in turn under ROLLING live
 
 test-image: ## Build the container image with Buildah and try it out (root; downloads, 4 GB in .image).
 	sh deploy/test-image.sh
+
+# Streams at once, for how long, and where to put the figures and the picture.
+STREAMS ?= 500
+SECONDS ?= 1200
+SOAK_OUT ?= target/soak
+
+soak: setup .venv-soak/ready ## Load a server with STREAMS for SECONDS, some of whom misbehave; nothing may grow or be left.
+	$(CARGO) build --release
+	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/release/undertone" \
+		.venv-soak/bin/python benches/soak --streams $(STREAMS) --seconds $(SECONDS) --out $(SOAK_OUT)
+
+.venv-soak/ready: benches/soak/requirements.txt
+	$(PYTHON) -m venv .venv-soak || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	.venv-soak/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 .venv-test/ready: tests/python/requirements.txt
 	$(PYTHON) -m venv .venv-test || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
@@ -180,5 +197,5 @@ model: setup .venv-training/ready ## Extract features, train, judge and describe
 	.venv-training/bin/python training/card.py --model models/$(MODEL)
 
 clean: ## Remove what was built and fetched; inputs that fuzzing found (FUZZ_HOME/corpus) stay.
-	rm -rf target fuzz/target fuzz/artifacts generated .image .onnxruntime .tools .venv .venv-test .venv-training .venv-sbom
+	rm -rf target fuzz/target fuzz/artifacts generated .image .onnxruntime .tools .venv .venv-test .venv-soak .venv-training .venv-sbom
 	rm -rf $(FUZZ_HOME)/bin $(FUZZ_HOME)/.crates.toml $(FUZZ_HOME)/.crates2.json sbom-crates.json

@@ -77,6 +77,8 @@ instruments! {
             ["outcome"], "Streams ended";
         refused: Counter<u64> = "undertone.streams.refused", "{stream}", [],
             ["call", "reason"], "Streams and clips refused, and streams ended because a quota was used up";
+        active_connections: UpDownCounter<i64> = "undertone.connections.active", "{connection}", [],
+            ["port"], "Connections that are open now";
         refused_connections: Counter<u64> = "undertone.connections.refused", "{connection}", [],
             ["reason"], "Connections refused, or broken off before they said anything";
         resumed: Counter<u64> = "undertone.streams.resumed", "{stream}", [],
@@ -274,6 +276,16 @@ impl Metrics {
     fn call_refused(&self, call: &'static str, reason: &'static str) {
         let labels = [KeyValue::new("call", call), KeyValue::new("reason", reason)];
         self.refused.add(1, &labels);
+    }
+
+    /// A connection of a port of [`labels::PORTS`] was accepted.
+    pub fn connection_opened(&self, port: &'static str) {
+        self.active_connections.add(1, &[KeyValue::new("port", port)]);
+    }
+
+    /// One that was accepted has ended.
+    pub fn connection_ended(&self, port: &'static str) {
+        self.active_connections.add(-1, &[KeyValue::new("port", port)]);
     }
 
     /// A connection was refused or broken off before it said anything.

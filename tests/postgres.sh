@@ -1,9 +1,12 @@
 #!/bin/sh
 # A PostgreSQL for tests: postgres.sh PORT makes one in a temporary folder, serves on that port of loopback,
 # says "ready", and ends with everything it made when its standard input closes. Words on standard input are
-# done and repeated: pause (every process is stopped), resume, kill (every process is killed), start.
+# done and repeated: pause (every process is stopped), resume, kill (every process is killed), start, and
+# `date OFFSET` (such as -3h: the date is so far from the true one), if a libfaketime is given as the second
+# argument.
 set -eu
 port=$1
+libfaketime=${2:-}
 bin=$(ls -d /usr/lib/postgresql/*/bin /opt/homebrew/opt/postgresql*/bin 2>/dev/null | sort -V | tail -1)
 bin=${bin:-$(dirname "$(command -v postgres || echo /missing/postgres)")}
 if [ ! -x "$bin/initdb" ]; then
@@ -40,9 +43,16 @@ finish() {
 trap finish EXIT
 cd "$folder"
 $as "$bin/initdb" -D "$folder/data" -U undertone -A trust --no-sync --locale=C -E UTF8 >/dev/null
+dated=
+if [ -n "$libfaketime" ]; then
+    echo +0 >"$folder/date"
+    dated="env LD_PRELOAD=$libfaketime FAKETIME_TIMESTAMP_FILE=$folder/date FAKETIME_CACHE_DURATION=1
+        FAKETIME_DONT_FAKE_MONOTONIC=1"
+fi
 serve() {
     # What is tested is not whether the machine loses power.
-    $as "$bin/postgres" -D "$folder/data" -p "$port" -k "$folder" -c listen_addresses=127.0.0.1 \
+    # shellcheck disable=SC2086 # both are words, or none
+    $as $dated "$bin/postgres" -D "$folder/data" -p "$port" -k "$folder" -c listen_addresses=127.0.0.1 \
         -c fsync=off -c max_connections=200 >>"$folder/log" 2>&1 &
     server=$!
 }
@@ -73,6 +83,10 @@ while read -r word; do
                 [ "$tries" -lt 50 ] || { cat "$folder/log" >&2; exit 1; }
                 sleep 0.1
             done
+            ;;
+        date\ *)
+            echo "${word#date }" >"$folder/date.new"
+            mv "$folder/date.new" "$folder/date"
             ;;
         *) echo "unknown: $word" >&2 ;;
     esac

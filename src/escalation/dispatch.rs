@@ -128,12 +128,11 @@ impl Drop for UnderWay<'_> {
 }
 
 /// Attempts what is claimed until nothing more can be, and what is under way has ended. An attempt ends
-/// before its `lease` does.
+/// before its lease does.
 pub(super) async fn run(
     desks: Arc<Desks>,
     mut claimed: mpsc::Receiver<Claimed>,
     finished: FinishSender,
-    lease: Duration,
 ) {
     let mut attempts = JoinSet::new();
     loop {
@@ -141,7 +140,7 @@ pub(super) async fn run(
         tokio::select! {
             next = claimed.recv() => match next {
                 Some(claimed) => {
-                    attempts.spawn(attempt(desks.clone(), claimed, finished.clone(), lease));
+                    attempts.spawn(attempt(desks.clone(), claimed, finished.clone()));
                 }
                 None => break,
             },
@@ -160,16 +159,25 @@ fn complain(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn attempt(desks: Arc<Desks>, claimed: Claimed, finished: FinishSender, lease: Duration) {
+async fn attempt(desks: Arc<Desks>, claimed: Claimed, finished: FinishSender) {
     let Some(desk) = desks.desks.get(&claimed.sink) else {
         return;
     };
     let under_way = UnderWay(desk);
     let (sink, at, began) = (&desk.sink, Timestamp::now(), Instant::now());
+    // This process may have been frozen since it was claimed: by now it is another replica's.
+    let left = claimed.until.saturating_duration_since(began);
+    if left.is_zero() {
+        tracing::info!(
+            sink = sink.name(),
+            "a lease was over before its attempt began; it is left to others"
+        );
+        return;
+    }
     if claimed.attempt == 1 {
         metrics().delivery_departs(sink.name(), at.since(claimed.occurrence.at));
     }
-    let limit = sink.timeout().min(lease.mul_f32(0.9));
+    let limit = sink.timeout().min(left.mul_f32(0.9));
     let span = trace::delivery(
         sink.name(),
         claimed.occurrence.kind.name(),

@@ -14,6 +14,7 @@
 //!    the process ends first, each one lost is logged in full.
 //! 3. A session never waits for longer than the store's time-out.
 
+mod calendar;
 mod entry;
 mod schema;
 mod upkeep;
@@ -29,13 +30,15 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use calendar::Calendar;
 use entry::{Answer, Entry, What, discard, lose, note};
 use schema::Schema;
 
 use super::attendance::{Attendance, Attended};
 use super::dispatch::{self, Desks};
+use super::life::Timestamp;
 use super::sinks::Delivery;
-use super::store::{Batch, Change, Done, Finish, Recorded, Store, StoreError, Writer};
+use super::store::{Batch, Change, Done, Finish, Recorded, Store, StoreError, Terms, Writer};
 use crate::identity::Tenant;
 use crate::telemetry::metrics;
 use crate::telemetry::trace::{self, TraceParent};
@@ -105,6 +108,7 @@ pub struct Recorder {
     store: Store,
     health: watch::Receiver<Health>,
     latest: watch::Receiver<i64>,
+    silences: watch::Receiver<u64>,
     attendance: Attendance,
 }
 
@@ -166,16 +170,20 @@ impl Recorder {
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let (health, watched) = watch::channel(Health::Up);
         let (latest, seen) = watch::channel(0);
+        let (silences, heard) = watch::channel(0);
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let desks = Desks::new(&delivery);
         // As many as can be under way at once: handing them over never waits.
         let (claimed, to_attempt) = mpsc::channel(desks.concurrency().max(1));
         let finished = FinishSender(jobs.clone());
-        let attempts = dispatch::run(desks.clone(), to_attempt, finished, settings.lease);
+        let attempts = dispatch::run(desks.clone(), to_attempt, finished);
         let attendance = Attendance::default();
         let mut work = Work {
             attendance: attendance.clone(),
+            spoken: Instant::now(),
+            silences,
             sweep_from: Instant::now() + settings.window,
+            calendar: Calendar::new(Timestamp::now(), Instant::now()),
             store: store.clone(),
             delivery,
             settings,
@@ -216,7 +224,8 @@ impl Recorder {
         if is_ready.await.is_err() {
             return Err(StoreError::Thread(std::io::Error::other("it has ended")));
         }
-        let recorder = Self { jobs, store, health: watched, latest: seen, attendance };
+        let recorder =
+            Self { jobs, store, health: watched, latest: seen, silences: heard, attendance };
         Ok((recorder, Task { ended, stop, cut }))
     }
 
@@ -262,6 +271,12 @@ impl Recorder {
         self.health.clone()
     }
 
+    /// How often this replica could say nothing of its sessions for so long that others may have ended them, now
+    /// and as it changes. Those that are alive say so again, see [`Change::Resumed`].
+    pub fn silences(&self) -> watch::Receiver<u64> {
+        self.silences.clone()
+    }
+
     /// Number of the last occurrence that was committed here, now and as it changes.
     pub fn latest(&self) -> watch::Receiver<i64> {
         self.latest.clone()
@@ -287,8 +302,12 @@ struct Down {
 
 struct Work {
     attendance: Attendance,
+    /// When it was last said which sessions are alive.
+    spoken: Instant,
+    silences: watch::Sender<u64>,
     /// No session is taken for lost before: those who serve it may have been kept from saying so.
     sweep_from: Instant,
+    calendar: Calendar,
     store: Store,
     delivery: Arc<Delivery>,
     settings: RecorderSettings,
@@ -316,7 +335,7 @@ impl Work {
     ) {
         let mut tick = tokio::time::interval(self.settings.poll);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut expiry = tokio::time::interval(Duration::from_hours(1));
+        let mut expiry = tokio::time::interval(self.expiry_period());
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Twice can go wrong before a session is taken for lost.
         let mut attend = tokio::time::interval(self.settings.window / 3);
@@ -451,7 +470,9 @@ impl Work {
         let limit = self.settings.timeout.mul_f32(0.8);
         self.schema.bring_up_to_date(&self.store, limit).await?;
         if self.writer.is_none() {
-            self.writer = Some(self.store.connect(&self.owner).await?);
+            let RecorderSettings { lease, window, .. } = self.settings;
+            let writer = self.store.connect(&self.owner).await?;
+            self.writer = Some(writer.on(Terms { lease, window }));
         }
         let Some(writer) = &mut self.writer else {
             return Ok(Done::default());
@@ -549,6 +570,9 @@ impl Work {
 
     fn fail(&mut self, error: &StoreError) {
         self.writer = None;
+        if error.is_read_only() {
+            self.store.let_go();
+        }
         let problem = error.to_string();
         let now = Instant::now();
         if let Some(down) = &mut self.down {

@@ -28,7 +28,7 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 use crate::config::Settings;
-use crate::telemetry::metrics;
+use crate::telemetry::{labels, metrics};
 
 /// Length of HTTP/2's connection preface, RFC 9113, section 3.4: by then it is clear what is spoken.
 const PREFACE: usize = 24;
@@ -57,6 +57,8 @@ struct Timeouts {
 
 #[derive(Debug)]
 struct Shared {
+    /// Of [`labels::PORTS`].
+    port: &'static str,
     limit: usize,
     /// 0 for none.
     per_address: usize,
@@ -82,17 +84,18 @@ impl Connections {
     /// that is needed.
     pub fn new(settings: &Settings) -> Self {
         let limit = room(settings.max_connections);
-        Self::limited(limit, settings.max_connections_per_address, settings)
+        Self::limited(labels::GRPC, limit, settings.max_connections_per_address, settings)
     }
 
     /// Those of the HTTP port.
     pub(super) fn of_http(settings: &Settings) -> Self {
-        Self::limited(HTTP_CONNECTIONS, 0, settings)
+        Self::limited(labels::HTTP, HTTP_CONNECTIONS, 0, settings)
     }
 
-    fn limited(limit: u32, per_address: u32, settings: &Settings) -> Self {
+    fn limited(port: &'static str, limit: u32, per_address: u32, settings: &Settings) -> Self {
         Self {
             shared: Arc::new(Shared {
+                port,
                 limit: limit as usize,
                 per_address: per_address as usize,
                 open: Mutex::default(),
@@ -125,6 +128,7 @@ impl Connections {
         }
         open.count += 1;
         drop(open);
+        metrics().connection_opened(shared.port);
         Some(Place { shared: shared.clone(), address, timeouts: self.timeouts })
     }
 
@@ -178,6 +182,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        metrics().connection_ended(self.shared.port);
         let mut open = self.shared.open();
         open.count = open.count.saturating_sub(1);
         if let Some(address) = self.address

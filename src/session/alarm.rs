@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::escalation::{
@@ -84,6 +84,8 @@ pub(super) struct Alarm {
     decisions: Vec<Decision>,
     /// Says that the session is alive, while something is in force.
     attended: Option<Attended>,
+    /// How often that could not be said for too long.
+    silences: watch::Receiver<u64>,
 }
 
 impl Alarm {
@@ -96,6 +98,7 @@ impl Alarm {
         Self {
             watcher: Watcher::new(policy),
             origin: Arc::new(origin),
+            silences: recorder.silences(),
             recorder,
             mailbox,
             open: Vec::new(),
@@ -174,18 +177,23 @@ impl Alarm {
 
     /// The session goes on: says so, and tells what others have done meanwhile.
     pub(super) async fn greet(&mut self, told: &mut Vec<Told>) {
-        if self.open.is_empty() {
-            return;
+        for id in self.contradict().await {
+            self.tell_taken_on(id, told).await;
         }
-        // While the store is down this waits like anything else: it is alive by what it records.
+    }
+
+    /// Says that the session has not ended, whatever has been made of its silence. Returns what is in force.
+    async fn contradict(&mut self) -> Vec<Uuid> {
         let open: Vec<Uuid> = self.open.iter().map(|open| open.id).collect();
+        if open.is_empty() {
+            return open;
+        }
         let change = Change::Resumed { origin: self.origin.clone(), open: open.clone() };
+        // While the store is down this waits like anything else: it is alive by what it records.
         if let Reply::Waiting(later) = self.recorder.record(change).await {
             self.waiting.push_back(later);
         }
-        for id in open {
-            self.tell_taken_on(id, told).await;
-        }
+        open
     }
 
     /// Tells that somebody has taken an escalation on, if anybody has.
@@ -211,6 +219,11 @@ impl Alarm {
 
     /// Takes a reading; what it leads to is recorded before this returns.
     pub(super) async fn read(&mut self, reading: &Reading, told: &mut Vec<Told>) {
+        // Nobody else can change it back: an error means that the recorder has ended.
+        if self.silences.has_changed().unwrap_or(false) {
+            self.silences.mark_unchanged();
+            self.contradict().await;
+        }
         let mut decisions = std::mem::take(&mut self.decisions);
         self.watcher.observe(reading, &mut decisions);
         for decision in decisions.drain(..) {
@@ -230,9 +243,10 @@ impl Alarm {
         if self.open.is_empty() {
             return;
         }
-        self.open.clear();
+        let open = self.open.drain(..).map(|open| open.id).collect();
         self.attended = None;
-        let change = Change::SessionEnded { origin: self.origin.clone(), at: Timestamp::now() };
+        let origin = self.origin.clone();
+        let change = Change::SessionEnded { origin, open, at: Timestamp::now() };
         match self.recorder.record(change).await {
             Reply::Durable(recorded) => {
                 self.catch_up(at, told);

@@ -25,6 +25,13 @@ pub const GIVEN_UP: &[&str] = &["dead", "gone"];
 /// What is read anew when it changes, beside policies.
 pub const SECRETS: &[&str] = &["certificates", "identities", "keys", "resume_keys"];
 
+/// The ports.
+pub const PORTS: &[&str] = &[GRPC, HTTP];
+/// The gRPC port.
+pub const GRPC: &str = "grpc";
+/// The HTTP port.
+pub const HTTP: &str = "http";
+
 /// Labels with enumerated values, in the order of the metrics.
 pub const ALL: &[Values] = &[
     Values {
@@ -87,6 +94,7 @@ pub const ALL: &[Values] = &[
             "quota_audio",
         ],
     },
+    Values { metric: "undertone.connections.active", label: "port", values: PORTS },
     Values {
         metric: "undertone.connections.refused",
         label: "reason",

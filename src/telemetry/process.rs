@@ -84,9 +84,18 @@ const QUEUED: Described = Described {
     what: "Tasks in the queue that all workers share",
 };
 
+const TASKS: Described = Described {
+    name: "undertone.runtime.tasks",
+    kind: Kind::UpDownCounter,
+    unit: "{task}",
+    buckets: &[],
+    labels: &[],
+    what: "Tasks that have begun and not ended",
+};
+
 /// All that is measured of the process.
 pub const ALL: &[Described] =
-    &[CPU, MEMORY, DESCRIPTORS, DESCRIPTOR_LIMIT, THREADS, UPTIME, WORKERS, BUSY, QUEUED];
+    &[CPU, MEMORY, DESCRIPTORS, DESCRIPTOR_LIMIT, THREADS, UPTIME, WORKERS, BUSY, QUEUED, TASKS];
 
 /// Begins to observe the process on `meter`. Inside a runtime, its workers too.
 pub fn observe(meter: &Meter) {
@@ -171,6 +180,13 @@ fn observe_runtime(meter: &Meter, runtime: &Handle) {
         .with_unit(QUEUED.unit)
         .with_description(QUEUED.what)
         .with_callback(move |observer| observer.observe(metrics.global_queue_depth() as i64, &[]))
+        .build();
+    let metrics = runtime.metrics();
+    let _ = meter
+        .i64_observable_up_down_counter(TASKS.name)
+        .with_unit(TASKS.unit)
+        .with_description(TASKS.what)
+        .with_callback(move |observer| observer.observe(metrics.num_alive_tasks() as i64, &[]))
         .build();
     let metrics = runtime.metrics();
     let _ = meter

@@ -7,7 +7,10 @@
 //! | [`load`] | clients, who replay what was cut off |
 //! | [`site`] | settings of the servers |
 //! | [`audit`] | what must be true in the end |
-//! | [`outage`] | stores that fail under a living server |
+//! | [`witness`] | one stream that sees a server through its trouble |
+//! | [`outage`], [`disk`] | stores that fail under a living server |
+//! | [`clock`], [`date`] | clocks that leap |
+//! | [`frozen`] | servers that stand still for a while |
 //! | [`stream`] | a NATS server that comes and goes |
 //! | [`takeover`] | clients that go on with their calls elsewhere |
 //! | [`rolling`] | replicas restarted one by one behind a load balancer |
@@ -16,6 +19,11 @@
 //! has a seed.
 
 mod audit;
+mod clock;
+pub(crate) mod date;
+#[cfg(target_os = "linux")]
+mod disk;
+mod frozen;
 mod load;
 mod outage;
 mod receiver;
@@ -23,6 +31,7 @@ mod rolling;
 mod site;
 mod stream;
 mod takeover;
+mod witness;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

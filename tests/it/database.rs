@@ -1,7 +1,7 @@
 //! Stores for tests: a file of SQLite's, or a database of its own in a PostgreSQL that this process starts.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,11 +29,17 @@ pub(crate) fn free_port() -> u16 {
 
 impl Postgres {
     pub(crate) fn start() -> Self {
+        Self::start_under(None)
+    }
+
+    /// One whose date can be set (`date +3h`), if a `libfaketime` is given.
+    pub(crate) fn start_under(libfaketime: Option<&Path>) -> Self {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/postgres.sh");
         let port = free_port();
         let mut process = Command::new("sh")
             .arg(script)
             .arg(port.to_string())
+            .args(libfaketime)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -64,16 +64,15 @@ impl Process {
             "0ms",
             "--max-realtime-factor",
             "0",
-            // Tests share the machine.
-            "--max-load",
-            "0",
-            "--max-engine-lag",
-            "0s",
-            "--max-worker-delay",
-            "0s",
             "--log-format",
             "json",
         ];
+        // Tests share the machine.
+        let unlimited =
+            [("--max-load", "0"), ("--max-engine-lag", "0s"), ("--max-worker-delay", "0s")]
+                .into_iter()
+                .filter(|(flag, _)| !given(flag))
+                .flat_map(|(flag, value)| [flag, value]);
         // Tests of escalations say where theirs are.
         let says = args.iter().any(|arg| arg == "--escalation-store");
         let nowhere: &[&str] = if says { &[] } else { &["--escalation-store", ""] };
@@ -85,6 +84,7 @@ impl Process {
         }
         let mut child = command
             .args(nowhere)
+            .args(unlimited)
             .args(any_port)
             .args(args)
             .stderr(Stdio::piped())

@@ -457,14 +457,13 @@ async fn what_is_old_goes_but_not_while_it_waits_to_be_delivered(place: &Place) 
         let claimed = claim(&mut writer, "desk", 5).await;
         finish(&mut writer, &claimed[0], delivered()).await;
     }
-    assert_eq!(
-        writer.expire(Timestamp::now().before(Duration::from_secs(60)), 10).await.unwrap(),
-        0
-    );
-    let later = Timestamp::now().after(Duration::from_secs(1));
-    assert_eq!(writer.expire(later, 1).await.unwrap(), 1, "some at a time");
-    assert_eq!(writer.expire(later, 10).await.unwrap(), 1);
-    assert_eq!(writer.expire(later, 10).await.unwrap(), 0);
+    let minute = Duration::from_secs(60);
+    assert_eq!(writer.expire(Timestamp::now(), minute, 10).await.unwrap(), 0);
+    let later = Timestamp::now().after(60 * minute);
+    assert_eq!(writer.expire(later, minute, 10).await.unwrap(), 0, "the store's date is another");
+    assert_eq!(writer.expire(later, Duration::ZERO, 1).await.unwrap(), 1, "some at a time");
+    assert_eq!(writer.expire(later, Duration::ZERO, 10).await.unwrap(), 1);
+    assert_eq!(writer.expire(later, Duration::ZERO, 10).await.unwrap(), 0);
     assert!(store.get(id_of(&waits[0])).await.unwrap().is_some());
     assert!(store.get(id_of(&goes[0])).await.unwrap().is_none());
     assert!(store.history(id_of(&goes[0])).await.unwrap().is_empty());
@@ -484,7 +483,7 @@ async fn the_end_of_a_session_leaves_what_is_in_force(place: &Place) {
         raise("other", 0),
     ];
     let recorded = write(&mut writer, &changes, &to).await;
-    let end = Change::SessionEnded { origin: origin("s"), at: Timestamp::now() };
+    let end = Change::SessionEnded { origin: origin("s"), open: Vec::new(), at: Timestamp::now() };
     let ended = write(&mut writer, std::slice::from_ref(&end), &to).await;
     let [occurrence] = ended[0].occurrences() else { panic!("{ended:?}") };
     assert_eq!(occurrence.kind, Kind::Updated);
@@ -545,14 +544,18 @@ async fn the_end_of_a_session_says_nothing_about_a_later_one_of_its_name(place: 
     let store = place.store();
     let mut writer = store.writer("a").await.unwrap();
     let to = To(Vec::new());
-    let end = Change::SessionEnded {
+    let end = |open| Change::SessionEnded {
         origin: origin("s"),
+        open,
         at: Timestamp::now().before(Duration::from_secs(60)),
     };
-    let recorded = write(&mut writer, &[raise("s", 0), end], &to).await;
+    let recorded = write(&mut writer, &[raise("s", 0), end(Vec::new())], &to).await;
     assert_eq!(recorded[1], Recorded::New(Vec::new()));
-    let found = store.get(id_of(&recorded[0])).await.unwrap().unwrap();
-    assert_eq!(found.session_ended_at, None);
+    let id = id_of(&recorded[0]);
+    assert_eq!(store.get(id).await.unwrap().unwrap().session_ended_at, None);
+    // What it names is its own, whatever the date was when that was raised.
+    write(&mut writer, &[end(vec![id])], &to).await;
+    assert!(store.get(id).await.unwrap().unwrap().session_ended_at.is_some());
 }
 
 async fn sessions_that_are_spoken_of_together_are_alive(place: &Place) {
@@ -683,4 +686,26 @@ async fn what_has_not_arrived_is_counted_by_sink(place: &Place) {
     assert_eq!(counts("board"), (1, 2, 0));
     assert_eq!(counts("ward"), (0, 1, 0));
     assert!(found["ward"].oldest < Duration::from_secs(60), "{found:?}");
+}
+
+#[tokio::test]
+async fn what_is_more_than_may_wait_is_told_to_be_lost_and_all_else_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let later = folder.path().join("later");
+    let location = Location::Sqlite(later.join("undertone.db"));
+    let store = Store::at(location, Duration::from_secs(10)).unwrap();
+    let (recorder, _task) = recorder(store).await;
+    let (mut waiting, mut lost) = (Vec::new(), 0);
+    for number in 0..110 {
+        match recorder.record(raise(&format!("s{number}"), 0)).await {
+            Reply::Waiting(later) => waiting.push(later),
+            Reply::Lost => lost += 1,
+            Reply::Durable(recorded) => panic!("there is no folder: {recorded:?}"),
+        }
+    }
+    assert_eq!((waiting.len(), lost), (100, 10));
+    std::fs::create_dir(&later).unwrap();
+    for waited in waiting {
+        assert!(matches!(waited.await.unwrap(), Recorded::New(_)));
+    }
 }

@@ -1,10 +1,10 @@
 //! What is done now and then: sessions that are alive are spoken of, those that are lost are ended, and what has
 //! been kept long enough goes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::entry::note;
-use super::{MOST_IN_BATCH, Work, within};
+use super::{MOST_IN_BATCH, RecorderSettings, Work, within};
 use crate::escalation::Timestamp;
 
 /// Sessions that have broken off, ended in one transaction.
@@ -28,6 +28,12 @@ impl Work {
                 return self.fail(&error);
             }
         }
+        // Frozen, or kept from the store, for so long that another replica may have ended its sessions: they
+        // have to say that they have not. They are alive again by now, and are not ended a second time.
+        if self.spoken.elapsed() >= window {
+            self.silences.send_modify(|silences| *silences += 1);
+        }
+        self.spoken = Instant::now();
         if Instant::now() >= self.sweep_from {
             self.end_lost().await;
         }
@@ -57,18 +63,25 @@ impl Work {
         }
     }
 
+    /// Time between two removals: an hour, or a twenty-fourth of a retention that is shorter than a day.
+    pub(super) fn expiry_period(&self) -> Duration {
+        let least = Duration::from_secs(1);
+        (self.settings.retention / 24).clamp(least, Duration::from_hours(1))
+    }
+
     /// Removes what has come to the end of its retention.
     pub(super) async fn expire(&mut self) {
         if self.settings.retention.is_zero() || self.down.is_some() {
             return;
         }
-        let cutoff = Timestamp::now().before(self.settings.retention);
+        let today = self.calendar.today(Timestamp::now(), Instant::now());
         loop {
             let Some(writer) = &mut self.writer else {
                 return;
             };
-            let limit = self.settings.timeout;
-            match within(limit, writer.expire(cutoff, EXPIRED_IN_BATCH)).await {
+            let RecorderSettings { timeout, retention, .. } = self.settings;
+            let expired = writer.expire(today, retention, EXPIRED_IN_BATCH);
+            match within(timeout, expired).await {
                 Ok(0) => return,
                 Ok(expired) => {
                     tracing::info!(expired, "escalations removed at the end of their retention");

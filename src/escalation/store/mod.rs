@@ -10,10 +10,13 @@
 //! 2. An occurrence, the escalation after it and the deliveries that it causes are committed together.
 //! 3. Of one session, a sink has at most one delivery that is due or leased: the earliest. The others wait.
 //! 4. Only who holds a lease delivers; leases are taken under the lock of 1.
-//! 5. A migration leaves the schema usable by the build before it (columns with defaults, tables and indices
+//! 5. When the date leaps, leases and sessions begin anew with their whole length, and what was to be tried later
+//!    is tried now: nothing is over early, and nothing waits for hours.
+//! 6. A migration leaves the schema usable by the build before it (columns with defaults, tables and indices
 //!    that are added), and a build works on a schema that is newer than its own: replicas are updated one by
 //!    one, and rolled back.
 
+mod clock;
 mod read;
 mod rows;
 mod write;
@@ -21,7 +24,7 @@ mod write;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Once;
+use std::sync::{Arc, Once, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
@@ -32,7 +35,8 @@ use sqlx::{
 
 pub use read::{Attempt, DeliveryRecord, DeliveryState, Filter, Page, Totals};
 pub use write::{
-    Batch, Change, Claimed, Done, Finish, Lost, Outcome, Recorded, Routes, SessionName, Writer,
+    Batch, Change, Claimed, Done, Finish, Lost, Outcome, Recorded, Routes, SessionName, Terms,
+    Writer,
 };
 
 /// Why the store cannot do what it should.
@@ -84,6 +88,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the store can be read and not written.
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| is_read_only(&code))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it is about what was to be written or read, and not about how the store is: it comes again
     /// however well the store is.
     pub fn is_about_content(&self) -> bool {
@@ -116,13 +130,18 @@ fn is_about_content(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| [18, 19, 20, 25].contains(&(code & 0xff)))
 }
 
+/// `SQLITE_READONLY`. A PostgreSQL that is read-only says so anew to every connection.
+fn is_read_only(code: &str) -> bool {
+    code.len() < 5 && code.parse::<u32>().is_ok_and(|code| code & 0xff == 8)
+}
+
 /// A database's own words, with a remedy where one is known. Never the URL, which may hold a password.
 fn plain(error: &sqlx::Error) -> String {
     let text = error.to_string();
     let remedy = if text.contains("disk is full") || text.contains("disk I/O error") {
         "; make room on the disk of escalation_store"
     } else if text.contains("readonly") {
-        "; the file of escalation_store and its folder must be writable"
+        "; the file of escalation_store, those beside it (-wal, -shm) and its folder must be writable"
     } else if text.contains("unable to open database file") {
         "; the folder of escalation_store must exist and be writable"
     } else {
@@ -219,13 +238,28 @@ impl fmt::Debug for Location {
 /// Connections that only read, at once.
 const READERS: u32 = 4;
 
+/// Connections that only read; none is made yet.
+fn readers(options: &AnyConnectOptions, is_sqlite: bool, timeout: Duration) -> AnyPool {
+    AnyPoolOptions::new()
+        .max_connections(READERS)
+        .acquire_timeout(timeout)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                prepare(connection, is_sqlite).await?;
+                limit(connection, is_sqlite, timeout).await
+            })
+        })
+        .connect_lazy_with(options.clone())
+}
+
 /// A store that may or may not be reachable just now.
 #[derive(Debug, Clone)]
 pub struct Store {
     location: Location,
     options: AnyConnectOptions,
-    readers: AnyPool,
+    readers: Arc<RwLock<AnyPool>>,
     timeout: Duration,
+    clock: clock::Clock,
 }
 
 impl Store {
@@ -236,18 +270,24 @@ impl Store {
     /// As [`Location::check`].
     pub fn at(location: Location, timeout: Duration) -> Result<Self, StoreError> {
         let options = location.options()?;
-        let is_sqlite = matches!(location, Location::Sqlite(_));
-        let readers = AnyPoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(timeout)
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    prepare(connection, is_sqlite).await?;
-                    limit(connection, is_sqlite, timeout).await
-                })
-            })
-            .connect_lazy_with(options.clone());
-        Ok(Self { location, options, readers, timeout })
+        let readers = readers(&options, matches!(location, Location::Sqlite(_)), timeout);
+        let readers = Arc::new(RwLock::new(readers));
+        Ok(Self { location, options, readers, timeout, clock: clock::Clock::default() })
+    }
+
+    /// Connections that only read.
+    fn readers(&self) -> AnyPool {
+        self.readers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets go of what is open but for what is being read: whoever reads next connects anew. All connections of a
+    /// process to a file of SQLite's share its index of the log (`-shm`), and as long as one lives that found it
+    /// read-only, it is read-only to all that come after.
+    pub fn let_go(&self) {
+        if self.is_sqlite() {
+            let fresh = readers(&self.options, true, self.timeout);
+            *self.readers.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
     }
 
     /// Where it is.
@@ -284,7 +324,7 @@ impl Store {
         let mut connection = AnyConnection::connect_with(&self.options).await?;
         prepare(&mut connection, self.is_sqlite()).await?;
         limit(&mut connection, self.is_sqlite(), self.timeout).await?;
-        Ok(Writer::new(connection, self.is_sqlite(), owner.to_owned()))
+        Ok(Writer::new(connection, self.is_sqlite(), owner.to_owned(), self.clock.clone()))
     }
 
     /// [`Store::migrate`], then [`Store::connect`].
@@ -429,6 +469,11 @@ mod tests {
         // PostgreSQL: invalid byte sequence; disk full, shutdown, read-only transaction.
         assert!(is_about_content("22021"));
         assert!(!["53100", "57P01", "25006"].into_iter().any(is_about_content));
+        assert!(
+            ["8", "264", "1032"].into_iter().all(is_read_only),
+            "SQLITE_READONLY and kinds of it"
+        );
+        assert!(!["13", "10", "53100", "25006"].into_iter().any(is_read_only));
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Store {
                 Value::Text(text) => query.bind(text),
             };
         }
-        let rows = self.within(query.fetch_all(&self.readers)).await?;
+        let rows = self.within(query.fetch_all(&self.readers())).await?;
         let mut escalations = Vec::with_capacity(rows.len());
         for row in &rows {
             escalations.push(escalation(row.try_get::<&str, usize>(0)?)?);
@@ -205,7 +205,7 @@ impl Store {
     pub async fn get(&self, id: Uuid) -> Result<Option<Escalation>, StoreError> {
         let query =
             sqlx::query("SELECT document FROM escalations WHERE id = $1").bind(id.to_string());
-        let row = self.within(query.fetch_optional(&self.readers)).await?;
+        let row = self.within(query.fetch_optional(&self.readers())).await?;
         row.map(|row| escalation(row.try_get::<&str, usize>(0)?)).transpose()
     }
 
@@ -218,7 +218,7 @@ impl Store {
             "SELECT document FROM occurrences WHERE escalation_id = $1 ORDER BY sequence",
         )
         .bind(id.to_string());
-        let rows = self.within(query.fetch_all(&self.readers)).await?;
+        let rows = self.within(query.fetch_all(&self.readers())).await?;
         rows.iter().map(|row| occurrence(row.try_get::<&str, usize>(0)?)).collect()
     }
 
@@ -232,7 +232,7 @@ impl Store {
         )
         .bind(sequence)
         .bind(limit as i64);
-        let rows = self.within(query.fetch_all(&self.readers)).await?;
+        let rows = self.within(query.fetch_all(&self.readers())).await?;
         rows.iter().map(|row| occurrence(row.try_get::<&str, usize>(0)?)).collect()
     }
 
@@ -242,7 +242,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn latest(&self) -> Result<i64, StoreError> {
         let query = sqlx::query("SELECT value FROM counters WHERE name = 'occurrence'");
-        let row = self.within(query.fetch_one(&self.readers)).await?;
+        let row = self.within(query.fetch_one(&self.readers())).await?;
         column(&row, 0)
     }
 
@@ -266,7 +266,7 @@ impl Store {
         .bind(states.join(","))
         .bind(escalation.map(|id| id.to_string()).unwrap_or_default())
         .bind(limit as i64);
-        let rows = self.within(query.fetch_all(&self.readers)).await?;
+        let rows = self.within(query.fetch_all(&self.readers())).await?;
         let mut records = Vec::with_capacity(rows.len());
         for row in &rows {
             records.push(DeliveryRecord {
@@ -295,7 +295,7 @@ impl Store {
              WHERE o.escalation_id = $1 ORDER BY a.sequence, a.sink, a.at",
         )
         .bind(escalation.to_string());
-        let rows = self.within(query.fetch_all(&self.readers)).await?;
+        let rows = self.within(query.fetch_all(&self.readers())).await?;
         let mut attempts = Vec::with_capacity(rows.len());
         for row in &rows {
             attempts.push(Attempt {
@@ -321,7 +321,7 @@ impl Store {
             (&mut totals.escalations, "SELECT state, COUNT(*) FROM escalations GROUP BY state"),
             (&mut totals.deliveries, "SELECT state, COUNT(*) FROM deliveries GROUP BY state"),
         ] {
-            let rows = self.within(sqlx::query(statement).fetch_all(&self.readers)).await?;
+            let rows = self.within(sqlx::query(statement).fetch_all(&self.readers())).await?;
             for row in &rows {
                 counts.insert(column(row, 0)?, column(row, 1)?);
             }
@@ -336,7 +336,7 @@ impl Store {
     pub async fn count(&self, state: State) -> Result<u64, StoreError> {
         let query = sqlx::query("SELECT COUNT(*) FROM escalations WHERE state = $1")
             .bind(state.name().to_owned());
-        let count: i64 = column(&self.within(query.fetch_one(&self.readers)).await?, 0)?;
+        let count: i64 = column(&self.within(query.fetch_one(&self.readers())).await?, 0)?;
         Ok(count.unsigned_abs())
     }
 
@@ -354,7 +354,7 @@ impl Store {
                          SELECT (SELECT MIN(sink) FROM deliveries WHERE sink > names.sink) \
                          FROM names WHERE names.sink IS NOT NULL \
                      ) SELECT sink FROM names WHERE sink IS NOT NULL";
-        let rows = self.within(sqlx::query(sinks).fetch_all(&self.readers)).await?;
+        let rows = self.within(sqlx::query(sinks).fetch_all(&self.readers())).await?;
         let mut found = BTreeMap::new();
         for row in &rows {
             let sink: String = column(row, 0)?;
@@ -383,7 +383,7 @@ impl Store {
                 }
             };
             let query = sqlx::query(what).bind(sink.to_owned()).bind(state.name().to_owned());
-            let row = self.within(query.fetch_one(&self.readers)).await?;
+            let row = self.within(query.fetch_one(&self.readers())).await?;
             *count = column::<i64>(&row, 0)?.unsigned_abs();
             if state != DeliveryState::Dead {
                 oldest = oldest.into_iter().chain(column::<Option<i64>>(&row, 1)?).min();

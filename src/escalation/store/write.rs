@@ -2,17 +2,21 @@
 //! transaction.
 
 mod alive;
+mod leap;
 mod outbox;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{AnyConnection, Connection as _};
 use uuid::Uuid;
 
+use alive::End;
 pub use alive::{Lost, SessionName};
+pub use leap::Terms;
 
+use super::clock::{Clock, Look};
 use super::rows::{column, document, escalation, occurrence};
 use super::{DeliveryState, StoreError};
 use crate::escalation::life::{
@@ -39,6 +43,8 @@ pub enum Change {
     SessionEnded {
         /// Which.
         origin: Arc<Origin>,
+        /// What it knows to be in force.
+        open: Vec<Uuid>,
         /// When.
         at: Timestamp,
     },
@@ -192,6 +198,8 @@ pub struct Claimed {
     pub sink: String,
     /// Number of the attempt, from 1.
     pub attempt: u32,
+    /// When the lease is over, by this process's own clock: the attempt must have ended by then.
+    pub until: Instant,
 }
 
 /// What is to be written.
@@ -234,6 +242,9 @@ pub struct Writer {
     connection: AnyConnection,
     is_sqlite: bool,
     owner: String,
+    clock: Clock,
+    /// What is given anew when the date leaps; none for who writes once and goes.
+    terms: Option<Terms>,
 }
 
 /// Escalations of one name whose evidence differs: after so many, the name is taken for exhausted.
@@ -242,8 +253,13 @@ const MOST_AGAIN: u32 = 1000;
 const REPLAY_TOLERANCE: f32 = 1e-3;
 
 impl Writer {
-    pub(super) fn new(connection: AnyConnection, is_sqlite: bool, owner: String) -> Self {
-        Self { connection, is_sqlite, owner }
+    pub(super) fn new(
+        connection: AnyConnection,
+        is_sqlite: bool,
+        owner: String,
+        clock: Clock,
+    ) -> Self {
+        Self { connection, is_sqlite, owner, clock, terms: None }
     }
 
     async fn begin(&mut self) -> Result<Pen<'_>, StoreError> {
@@ -258,12 +274,17 @@ impl Writer {
             owner: &self.owner,
             latest: 0,
             committed: 0,
-            now: Timestamp::now(),
+            now: Timestamp(0),
+            clock: &self.clock,
+            look: None,
             gone: None,
             window: Duration::ZERO,
             trace: None,
         };
         pen.lock(self.is_sqlite).await?;
+        if let Some(terms) = &self.terms {
+            pen.heed_leap(terms).await?;
+        }
         Ok(pen)
     }
 
@@ -298,20 +319,23 @@ impl Writer {
         Ok(done)
     }
 
-    /// Whether there is anything to attempt for any of `sinks`. Takes no lock.
+    /// Whether there is anything to attempt for any of `sinks`, or the date has leapt. Takes no lock.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn is_due(&mut self, sinks: &[&str]) -> Result<bool, StoreError> {
+        let look = Look::at(&mut self.connection, self.is_sqlite).await?;
+        if self.terms.is_some() && self.clock.leap(&look).is_some() {
+            return Ok(true);
+        }
+        self.clock.settle(look);
         for sink in sinks {
-            // On PostgreSQL this replica's clock stands in for the database's: a look in vain, or one that
-            // comes a little late, does no harm.
             let due = sqlx::query(
                 "SELECT sequence FROM deliveries \
                  WHERE sink = $1 AND state IN ('due', 'leased') AND next_at <= $2 LIMIT 1",
             )
             .bind((*sink).to_owned())
-            .bind(Timestamp::now().0)
+            .bind(look.date.0)
             .fetch_optional(&mut self.connection)
             .await?;
             if due.is_some() {
@@ -335,13 +359,20 @@ impl Writer {
         rows.iter().map(|row| Ok((column(row, 0)?, column(row, 1)?))).collect()
     }
 
-    /// Gives up the leases of this owner: it has started anew and attempts nothing.
+    /// Gives up the leases of this owner: it has started anew and attempts nothing. What was put in line at a
+    /// date that is still to come is due: the clock has been put back since.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn release(&mut self) -> Result<u64, StoreError> {
         let pen = self.begin().await?;
-        let Pen { mut transaction, owner, now, .. } = pen;
+        let Pen { mut transaction, owner, now, look, clock, .. } = pen;
+        sqlx::query(
+            "UPDATE deliveries SET next_at = $1 WHERE state = 'due' AND next_at > $1 AND created_at > $1",
+        )
+        .bind(now.0)
+        .execute(&mut *transaction)
+        .await?;
         let released = sqlx::query(
             "UPDATE deliveries SET state = 'due', next_at = $1, lease_owner = NULL \
              WHERE state = 'leased' AND lease_owner = $2",
@@ -351,6 +382,9 @@ impl Writer {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
+        if let Some(look) = look {
+            clock.settle(look);
+        }
         Ok(released.rows_affected())
     }
 
@@ -404,13 +438,21 @@ impl Writer {
         Ok(dead.len() as u64)
     }
 
-    /// Removes escalations to which nothing has happened since `cutoff` and of which nothing is still to be
-    /// delivered, with their history, at most `limit`. Returns how many.
+    /// Removes escalations to which nothing has happened for `retention` before `today`, or before the store's
+    /// date if that is earlier, and of which nothing is still to be delivered, with their history, at most
+    /// `limit`. Returns how many.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn expire(&mut self, cutoff: Timestamp, limit: usize) -> Result<u64, StoreError> {
+    pub async fn expire(
+        &mut self,
+        today: Timestamp,
+        retention: Duration,
+        limit: usize,
+    ) -> Result<u64, StoreError> {
         let mut pen = self.begin().await?;
+        // What has been removed does not come back: of two clocks the slower one is believed.
+        let cutoff = today.min(pen.now).before(retention);
         let old = sqlx::query(
             "SELECT e.id FROM escalations e WHERE e.updated_at < $1 AND NOT EXISTS (\
                 SELECT 1 FROM occurrences o JOIN deliveries d ON d.sequence = o.sequence \
@@ -449,6 +491,9 @@ struct Pen<'a> {
     committed: i64,
     /// The database's clock where replicas share it, so that their leases compare.
     now: Timestamp,
+    clock: &'a Clock,
+    /// Where `now` is from.
+    look: Option<Look>,
     /// Endpoints that want no more, once anybody has asked.
     gone: Option<HashSet<String>>,
     /// How long a session counts as alive that nobody speaks of.
@@ -466,15 +511,10 @@ impl Pen<'_> {
         .await?;
         self.latest = column(&row, 0)?;
         self.committed = self.latest;
-        if !is_sqlite {
-            // Behind the lock: what waited for it must not see a time from before.
-            let row = sqlx::query(
-                "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
-            )
-            .fetch_one(&mut *self.transaction)
-            .await?;
-            self.now = Timestamp(column(&row, 0)?);
-        }
+        // Behind the lock: what waited for it must not see a time from before.
+        let look = Look::at(&mut self.transaction, is_sqlite).await?;
+        self.now = look.date;
+        self.look = Some(look);
         Ok(())
     }
 
@@ -495,7 +535,11 @@ impl Pen<'_> {
                 .execute(&mut *self.transaction)
                 .await?;
         }
-        Ok(self.transaction.commit().await?)
+        self.transaction.commit().await?;
+        if let Some(look) = self.look {
+            self.clock.settle(look);
+        }
+        Ok(())
     }
 
     async fn change(
@@ -508,9 +552,10 @@ impl Pen<'_> {
                 Action::Raise => self.raise(origin, decision, *at, routes).await,
                 Action::Update | Action::Clear => self.follow(origin, decision, *at, routes).await,
             },
-            Change::SessionEnded { origin, at } => {
-                let (tenant, session) = (origin.tenant.as_str(), &origin.session_id);
-                Ok(Recorded::New(self.end_session(tenant, session, *at, false, routes).await?))
+            Change::SessionEnded { origin, open, at } => {
+                let session = (origin.tenant.as_str(), origin.session_id.as_str());
+                let end = End::Known { open, at: *at };
+                Ok(Recorded::New(self.end_session(session, end, routes).await?))
             }
             Change::Resumed { origin, open } => self.resume(origin, open, routes).await,
             Change::Acknowledged { id, tenant, session_id, actor, identity, note, at } => {
@@ -669,7 +714,8 @@ impl Pen<'_> {
         .bind(escalation.severity as i64)
         .bind(escalation.state.name())
         .bind(escalation.raised_at.0)
-        .bind(escalation.updated_at.0)
+        // By the store's date, as the end of the retention is.
+        .bind(self.now.0)
         .bind(document(escalation)?)
         .bind(escalation.tenant.as_str().to_owned())
         .execute(&mut *self.transaction)
@@ -728,7 +774,7 @@ impl Pen<'_> {
              WHERE id = $5",
         )
         .bind(escalation.state.name())
-        .bind(escalation.updated_at.0)
+        .bind(self.now.0)
         .bind(i64::from(escalation.session_ended_at.is_some()))
         .bind(document(escalation)?)
         .bind(escalation.id.to_string())

@@ -62,10 +62,13 @@ fn is_our_span(metadata: &Metadata<'_>) -> bool {
 }
 
 /// What is logged: what the setting says, but not what the exporters complain about every few seconds while
-/// the collector is away. Those complaints are made here, now and then, see `otlp`.
+/// the collector is away (those complaints are made here, now and then, see `otlp`), and not what a decoder
+/// thinks of a client's bytes: the client is told, and could fill the log.
 fn filter<S: Subscriber>(settings: &Settings) -> Result<impl Filter<S> + use<S>, ParseError> {
     let said: EnvFilter = settings.log.parse()?;
-    let not_theirs = by_target(|target| !target.starts_with("opentelemetry"));
+    let not_theirs = by_target(|target| {
+        !target.starts_with("opentelemetry") && !target.starts_with("symphonia")
+    });
     Ok(said.and(not_theirs))
 }
 

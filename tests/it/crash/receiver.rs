@@ -25,6 +25,8 @@ pub(super) enum Temper {
     Slow,
     /// Anything may happen.
     Bad,
+    /// It takes nothing.
+    Down,
 }
 
 /// What becomes of one request.
@@ -142,6 +144,7 @@ impl Shared {
         let mut millis = |most| Duration::from_millis(noise.below(most) as u64);
         match temper {
             Temper::Good => Whim::Take,
+            Temper::Down => Whim::Refuse(503),
             Temper::Slow => Whim::TakeAfter(Duration::from_millis(150) + millis(500)),
             Temper::Bad => match noise.below(100) {
                 0..50 => Whim::Take,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -56,6 +57,11 @@ impl Nats {
         .await;
     }
 
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("it runs");
+        rustix::process::kill_process(Pid::from_child(process), signal).unwrap();
+    }
+
     fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
@@ -77,8 +83,9 @@ async fn keys(port: u16) -> Vec<String> {
     keys
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_occurrence_is_in_the_stream_once_though_its_server_was_killed_twice() {
+/// Clients talk to a server that delivers to `nats`, while that goes through `trouble`. In the end every occurrence
+/// is in its stream, once.
+async fn all_is_there_once(seed: u64, trouble: impl AsyncFnOnce(&mut Nats)) {
     let mut nats = Nats::start().await;
     let place = Place::new(Kind::Sqlite).await;
     let sink = format!(
@@ -91,13 +98,8 @@ async fn every_occurrence_is_in_the_stream_once_though_its_server_was_killed_twi
     let site = Site::new(&place.url, &sink).and(&PATIENT_STORE);
     let process = site.serve(&[]).await;
     let (_servers, list) = watch::channel(vec![process.grpc]);
-    let load = Load::start(&list, 3, 300);
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        nats.kill();
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        nats.serve().await;
-    }
+    let load = Load::start(&list, 3, seed);
+    trouble(&mut nats).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     load.finish().await;
     let store = place.store();
@@ -107,11 +109,39 @@ async fn every_occurrence_is_in_the_stream_once_though_its_server_was_killed_twi
     let recorded: BTreeSet<String> = all.iter().map(|one| one.id.to_string()).collect();
     let distinct: BTreeSet<String> = keys.iter().cloned().collect();
     println!(
-        "NATS: 2 kills, {} occurrences, {} messages, {} distinct",
+        "NATS: {} occurrences, {} messages, {} distinct",
         recorded.len(),
         keys.len(),
         distinct.len()
     );
     assert_eq!(keys.len(), distinct.len(), "one was kept twice");
     assert_eq!(distinct, recorded);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_occurrence_is_in_the_stream_once_though_its_server_was_killed_twice() {
+    all_is_there_once(300, async |nats| {
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            nats.kill();
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            nats.serve().await;
+        }
+    })
+    .await;
+}
+
+/// What was sent to it while it stood still is taken when it goes on, beside what was sent again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_occurrence_is_in_the_stream_once_though_its_server_stood_still() {
+    all_is_there_once(310, async |nats| {
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            nats.signal(Signal::STOP);
+            // Longer than an attempt may take.
+            tokio::time::sleep(Duration::from_millis(1_800)).await;
+            nats.signal(Signal::CONT);
+        }
+    })
+    .await;
 }

@@ -55,8 +55,8 @@ impl Writer {
         for row in &lost {
             let tenant: String = column(row, 0)?;
             let session_id: String = column(row, 1)?;
-            let now = pen.now;
-            match pen.end_session(&tenant, &session_id, now, true, routes).await {
+            let end = End::Lost { at: pen.now };
+            match pen.end_session((&tenant, &session_id), end, routes).await {
                 // What was in force has been cleared: it had only not been forgotten.
                 Ok(occurrences) if occurrences.is_empty() => {}
                 Ok(occurrences) => {
@@ -73,6 +73,26 @@ impl Writer {
         ended.latest = pen.latest;
         pen.commit().await?;
         Ok(ended)
+    }
+}
+
+/// How a session has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End<'a> {
+    /// It says so, and knows what is in force.
+    Known { open: &'a [Uuid], at: Timestamp },
+    /// Nobody has spoken of it any more.
+    Lost { at: Timestamp },
+}
+
+impl End<'_> {
+    /// Whether it is the end of what is about `escalation`. What comes late is not about another conversation
+    /// of that name, but the date of what is in force proves nothing: the clock may have been put back.
+    fn concerns(self, escalation: &Escalation) -> bool {
+        match self {
+            Self::Known { open, at } => escalation.raised_at <= at || open.contains(&escalation.id),
+            Self::Lost { .. } => true,
+        }
     }
 }
 
@@ -148,16 +168,18 @@ impl Pen<'_> {
         self.append((id, Kind::Updated, at), (None, None, note), escalation, routes).await
     }
 
-    /// Ends what is in force in a session. A policy clears by itself what ends with a session; of one that
-    /// is `lost` it could not.
+    /// Ends what is in force in a session, by tenant and name. A policy clears by itself what ends with a
+    /// session; of one that is lost it could not.
     pub(super) async fn end_session(
         &mut self,
-        tenant: &str,
-        session_id: &str,
-        at: Timestamp,
-        lost: bool,
+        (tenant, session_id): (&str, &str),
+        end: End<'_>,
         routes: &impl Routes,
     ) -> Result<Vec<Occurrence>, StoreError> {
+        let (at, lost) = match end {
+            End::Known { at, .. } => (at, false),
+            End::Lost { at } => (at, true),
+        };
         sqlx::query("DELETE FROM sessions WHERE tenant = $1 AND session_id = $2")
             .bind(tenant.to_owned())
             .bind(session_id.to_owned())
@@ -165,18 +187,18 @@ impl Pen<'_> {
             .await?;
         let open = sqlx::query(
             "SELECT document FROM escalations WHERE tenant = $1 AND session_id = $2 \
-             AND state <> 'cleared' AND session_ended = 0 AND raised_at <= $3 \
-             ORDER BY raised_at, id",
+             AND state <> 'cleared' AND session_ended = 0 ORDER BY raised_at, id",
         )
         .bind(tenant.to_owned())
         .bind(session_id.to_owned())
-        // What comes late is not about another conversation of that name.
-        .bind(at.0)
         .fetch_all(&mut *self.transaction)
         .await?;
         let mut occurrences = Vec::new();
         for row in &open {
             let mut escalation = escalation(&column::<String>(row, 0)?)?;
+            if !end.concerns(&escalation) {
+                continue;
+            }
             escalation.session_ended_at = Some(at);
             escalation.broke_off = lost;
             let note = if lost {

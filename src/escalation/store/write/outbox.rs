@@ -1,6 +1,6 @@
 //! What has to reach whom, within the writer's transaction: deliveries in line, claimed, ended.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
 
@@ -159,6 +159,7 @@ impl Pen<'_> {
         if capacity == 0 {
             return Ok(());
         }
+        let until = Instant::now() + lease;
         let due = sqlx::query(
             "SELECT d.sequence, d.attempts, o.document FROM deliveries d \
              JOIN occurrences o ON o.sequence = d.sequence \
@@ -184,7 +185,7 @@ impl Pen<'_> {
             .execute(&mut *self.transaction)
             .await?;
             let attempt = u32::try_from(attempts + 1).unwrap_or(u32::MAX);
-            claimed.push(Claimed { occurrence, sink: sink.to_owned(), attempt });
+            claimed.push(Claimed { occurrence, sink: sink.to_owned(), attempt, until });
         }
         Ok(())
     }
