@@ -54,7 +54,7 @@ enum Command {
     Serve(Source),
     /// Push audio to a server at real-time pace and show the emotion move, live.
     Stream(stream::Args),
-    /// Score files and folders, without a server.
+    /// Score files, folders and object storage, without a server.
     Analyze(analyze::Args),
     /// Check a configuration and print the settings in force, without serving.
     Check(Source),
@@ -129,10 +129,12 @@ pub fn run(cli: Cli) -> ExitCode {
 
 /// Whether a setting is to blame, and not the world.
 fn is_bad_config(error: &anyhow::Error) -> bool {
+    use crate::archive::ArchiveError;
     use crate::escalation::StoreError;
     use crate::server::ServeError;
     use crate::server::identity::IdentitiesError;
     error.is::<ConfigError>()
+        || matches!(error.downcast_ref(), Some(ArchiveError::Location { .. }))
         || error.is::<IdentitiesError>()
         || error.is::<crate::server::observe::ObserveError>()
         || error.is::<YamlError>()
