@@ -17,14 +17,14 @@ pub enum ArchiveError {
         remedy: String,
     },
     /// The store does not do what it is asked.
-    #[error("{location}: cannot {action}: {source}{}", advice(source))]
+    #[error("{location}: cannot {action}: {cause}{}", advice(cause))]
     Store {
         /// The object or prefix.
         location: String,
         /// What was asked.
         action: &'static str,
-        /// Why.
-        source: StoreError,
+        /// Why. It is part of the message, so it is not told as a source once more.
+        cause: StoreError,
     },
     /// Something that is not ours, or is of another build.
     #[error("{object}: {problem}; {remedy}")]
@@ -64,7 +64,7 @@ pub enum ArchiveError {
         reason: String,
     },
     /// A table cannot be made or read.
-    #[error("Parquet: {0}")]
+    #[error("Parquet")]
     Table(#[from] ParquetError),
 }
 
@@ -84,8 +84,8 @@ pub(super) fn advice(error: &StoreError) -> &'static str {
             "; object_store cannot name such an object: rename it, or name a prefix without it"
         }
         StoreError::Generic { .. } => {
-            "; check the endpoint, the network and the credentials in the environment \
-             (--store-retries and --store-retry-timeout say how long it is tried)"
+            "; check the bucket's name, the endpoint, the network and the credentials in the environment \
+             (--storage-retries and --storage-retry-timeout say how long it is tried)"
         }
         _ => "",
     }

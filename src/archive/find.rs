@@ -175,19 +175,20 @@ async fn find_objects(
     found: &mut Found,
     tell: &mut impl FnMut(),
 ) -> Result<(), ArchiveError> {
-    if let Some(meta) = store.itself().await? {
-        tell();
-        found.clips.extend(Clip::object(store, meta, wanted));
-        return Ok(());
-    }
-    let mut clips = Vec::new();
+    let (mut clips, mut below) = (Vec::new(), false);
     let take = |meta: ObjectMeta| {
+        below = true;
         if is_audio(meta.location.extension().unwrap_or_default()) {
             tell();
             clips.extend(Clip::object(store, meta, wanted));
         }
     };
     store.list_all(take).await?;
+    // A prefix is no object of that name, nearly always: so this comes second.
+    if !below && let Some(meta) = store.itself().await? {
+        tell();
+        clips.extend(Clip::object(store, meta, wanted));
+    }
     // Not every store lists in order.
     clips.sort_by(|a, b| a.path.cmp(&b.path));
     found.clips.append(&mut clips);

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use object_store::Error::NotFound;
 use object_store::path::Path as Key;
 use parquet::errors::ParquetError;
 use tokio::task::JoinSet;
@@ -25,12 +26,14 @@ use super::row::{ClipRow, FailureCode, UtteranceRow};
 use super::schema::{CLIPS, SCHEMA, UTTERANCES};
 use super::shard::Shard;
 use super::store::{Store, StoreSettings};
-use super::table::{Cell, note, read_table, write_table};
+use super::table::{Cell, each_row, note, write_table};
 
 /// Says what all results come from. Readers of folders of tables pass over names that begin so.
 const ORIGIN: &str = "_undertone.json";
-/// Parts that are read at once: enough to hide a store's latency, few enough to fit into memory.
-const READERS: usize = 8;
+/// Parts that are read at once: enough to hide a store's latency; a full one has some 20 MB in memory.
+const READERS: usize = 4;
+/// How often a part is put again whose name is said to be taken although there is none.
+const MAX_CONFLICTS: u32 = 5;
 /// The key under which a part says who wrote it.
 const WRITER: &str = "undertone.writer";
 /// The columns by which what is done is known.
@@ -168,6 +171,7 @@ impl Output {
         earlier: &mut Earlier,
     ) -> Result<Added, ArchiveError> {
         rows.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut conflicts = MAX_CONFLICTS;
         loop {
             rows.retain(|row| !earlier.makes_needless(row));
             for row in &mut rows {
@@ -177,31 +181,40 @@ impl Output {
                 return Ok(Added { clips: 0 });
             }
             let name = PartName { shard: self.shard, number: self.next };
-            self.next += 1;
             let clips = write_table(CLIPS, &rows, &self.origin, self.notes("clips"))?;
             let at = self.store.below(&name.clips());
             let created = self.store.create(&at, clips).await?;
-            if created || self.is_own(&at).await? {
-                let utterances: Vec<UtteranceRow> =
-                    rows.iter().flat_map(ClipRow::utterances).collect();
-                self.add_twin(name, &utterances).await?;
-                for row in &rows {
-                    earlier.add(row.path.clone(), Entry::of(row));
+            // S3 also says so of two puts at once, of which none may have come through.
+            let theirs = match created {
+                true => None,
+                false => match self.store.read(&at).await {
+                    Err(ArchiveError::Store { cause: NotFound { .. }, .. }) if conflicts > 0 => {
+                        conflicts -= 1;
+                        continue;
+                    }
+                    read => Some(read?),
+                },
+            };
+            self.next += 1;
+            if let Some(theirs) = theirs.filter(|theirs| !self.is_own(theirs)) {
+                for row in part_rows(&self.store, &at, theirs)? {
+                    earlier.add(row.path, row.entry);
                 }
-                return Ok(Added { clips: rows.len() });
+                continue;
             }
-            let theirs = read_part(&self.store, name).await?;
-            for row in theirs {
-                earlier.add(row.path, row.entry);
+            let utterances: Vec<UtteranceRow> = rows.iter().flat_map(ClipRow::utterances).collect();
+            self.add_twin(name, &utterances).await?;
+            for row in &rows {
+                earlier.add(row.path.clone(), Entry::of(row));
             }
+            return Ok(Added { clips: rows.len() });
         }
     }
 
-    /// Whether the part is ours after all: a put that was answered too late and tried again finds itself.
-    async fn is_own(&self, at: &Key) -> Result<bool, ArchiveError> {
-        let bytes = self.store.read(at).await?;
-        let writer = note(bytes, WRITER).map_err(|error| unreadable(&self.store, at, &error))?;
-        Ok(writer.as_deref() == Some(&self.writer))
+    /// Whether a part is ours after all: a put that was answered too late and tried again finds itself.
+    fn is_own(&self, part: &Bytes) -> bool {
+        let writer = note(part.clone(), WRITER).ok().flatten();
+        writer.as_deref() == Some(&self.writer)
     }
 
     /// Writes the twin of a part, unless it is there.
@@ -267,12 +280,20 @@ struct Row {
 
 async fn read_part(store: &Store, name: PartName) -> Result<Vec<Row>, ArchiveError> {
     let at = store.below(&name.clips());
-    let bytes: Bytes = store.read(&at).await?;
-    let rows = read_table(bytes, &KNOWN_BY).map_err(|error| unreadable(store, &at, &error))?;
-    let complete: Option<Vec<Row>> = rows.iter().map(|cells| row(cells)).collect();
-    complete.ok_or_else(|| {
-        foreign(store, &at, "its rows are not those of clips", "remove what is not ours")
-    })
+    part_rows(store, &at, store.read(&at).await?)
+}
+
+fn part_rows(store: &Store, at: &Key, part: Bytes) -> Result<Vec<Row>, ArchiveError> {
+    let (mut rows, mut complete) = (Vec::new(), true);
+    let each = |cells: Vec<Cell>| match row(&cells) {
+        Some(row) => rows.push(row),
+        None => complete = false,
+    };
+    each_row(part, &KNOWN_BY, each).map_err(|error| unreadable(store, at, &error))?;
+    if complete {
+        return Ok(rows);
+    }
+    Err(foreign(store, at, "its rows are not those of clips", "remove what is not ours"))
 }
 
 fn row(cells: &[Cell]) -> Option<Row> {
@@ -302,5 +323,58 @@ fn foreign(store: &Store, at: &Key, problem: &str, remedy: &str) -> ArchiveError
         object: store.path_of(at),
         problem: problem.to_owned(),
         remedy: remedy.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::row::{Failure, Heard, Utterance};
+    use super::*;
+    use crate::model::Manifest;
+    use crate::wire::parse::{ClipSettings, Defaults, default_analysis};
+    use object_store::memory::InMemory;
+
+    async fn output() -> Output {
+        let toml = include_str!("../../tests/data/models/tiny-steps/model.toml");
+        let analysis = default_analysis(&Defaults::default());
+        let settings = ClipSettings { analysis, separate_channels: false };
+        let origin = Origin::new(&Manifest::parse(toml).unwrap(), &settings);
+        let store = Store::from_parts(Arc::new(InMemory::new()), "memory://");
+        Output::with(store, origin, Shard::WHOLE).await.unwrap()
+    }
+
+    fn row(path: &str, outcome: Result<Heard, Failure>) -> ClipRow {
+        let version = Version { bytes: 3, etag: Some("\"x\"".to_owned()), modified_us: -7 };
+        ClipRow { path: path.into(), version, analyzed_at_us: 1 << 40, outcome }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_what_is_read_of_it() {
+        let mut output = output().await;
+        let spoke = Heard { utterances: vec![Utterance::default(); 2], ..Heard::default() };
+        let code = FailureCode::Damaged;
+        let failure = Failure { code, message: "why".to_owned() };
+        let rows =
+            vec![row("b", Ok(spoke)), row("a", Err(failure)), row("c", Ok(Heard::default()))];
+        output.add(rows.clone(), &mut Earlier::default()).await.unwrap();
+        let (earlier, torn) = output.earlier().await.unwrap();
+        assert_eq!((earlier.len(), torn.len()), (3, 0));
+        for row in &rows {
+            assert_eq!(earlier.get(&row.path), Some(&Entry::of(row)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_put_that_was_answered_too_late_is_known_again() {
+        let mut output = output().await;
+        let spoke = Heard { utterances: vec![Utterance::default()], ..Heard::default() };
+        let rows = vec![row("a", Ok(spoke))];
+        let name = PartName { shard: Shard::WHOLE, number: 0 };
+        let part = write_table(CLIPS, &rows, &output.origin, output.notes("clips")).unwrap();
+        assert!(output.store.create(&output.store.below(&name.clips()), part).await.unwrap());
+        let added = output.add(rows, &mut Earlier::default()).await.unwrap();
+        assert_eq!((added.clips, output.next), (1, 1));
+        let (earlier, torn) = output.earlier().await.unwrap();
+        assert_eq!((earlier.len(), torn.len()), (1, 0));
     }
 }

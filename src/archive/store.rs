@@ -158,8 +158,8 @@ impl Store {
         name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
     }
 
-    fn failed(&self, at: &Path, action: &'static str, source: StoreError) -> ArchiveError {
-        ArchiveError::Store { location: self.path_of(at), action, source }
+    fn failed(&self, at: &Path, action: &'static str, cause: StoreError) -> ArchiveError {
+        ArchiveError::Store { location: self.path_of(at), action, cause }
     }
 
     /// The object that was typed, if it is one and no prefix.
@@ -173,7 +173,7 @@ impl Store {
         match self.inner.head(&self.prefix).await {
             Ok(meta) => Ok(Some(meta)),
             Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(source) => Err(self.failed(&self.prefix, "look for it", source)),
+            Err(cause) => Err(self.failed(&self.prefix, "look for it", cause)),
         }
     }
 
@@ -188,7 +188,7 @@ impl Store {
     ) -> Result<(), ArchiveError> {
         let mut objects = self.inner.list(Some(under));
         while let Some(object) = objects.next().await {
-            each(object.map_err(|source| self.failed(under, "list it", source))?);
+            each(object.map_err(|cause| self.failed(under, "list it", cause))?);
         }
         Ok(())
     }
@@ -215,7 +215,7 @@ impl Store {
     /// # Errors
     /// [`ArchiveError::Store`].
     pub(super) async fn read(&self, at: &Path) -> Result<Bytes, ArchiveError> {
-        let failed = |source| self.failed(at, "read it", source);
+        let failed = |cause| self.failed(at, "read it", cause);
         self.inner.get(at).await.map_err(failed)?.bytes().await.map_err(failed)
     }
 
@@ -227,7 +227,7 @@ impl Store {
         match self.inner.put_opts(at, bytes.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(true),
             Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(false),
-            Err(source) => Err(self.failed(at, "write it", source)),
+            Err(cause) => Err(self.failed(at, "write it", cause)),
         }
     }
 }

@@ -169,6 +169,20 @@ impl From<Field> for Cell {
 /// # Errors
 /// [`ParquetError`] if it is none, or has no such column.
 pub fn read_table(bytes: Bytes, names: &[&str]) -> Result<Vec<Vec<Cell>>, ParquetError> {
+    let mut rows = Vec::new();
+    each_row(bytes, names, |row| rows.push(row))?;
+    Ok(rows)
+}
+
+/// As [`read_table`], row by row.
+///
+/// # Errors
+/// As there.
+pub(super) fn each_row(
+    bytes: Bytes,
+    names: &[&str],
+    mut each: impl FnMut(Vec<Cell>),
+) -> Result<(), ParquetError> {
     let reader = SerializedFileReader::new(bytes)?;
     let schema = reader.metadata().file_metadata().schema();
     let mut fields = schema.get_fields().to_vec();
@@ -180,14 +194,13 @@ pub fn read_table(bytes: Bytes, names: &[&str]) -> Result<Vec<Vec<Cell>>, Parque
         fields = names.iter().map(named).collect::<Result<_, _>>()?;
     }
     let projection = Type::group_type_builder(schema.name()).with_fields(fields).build()?;
-    let rows = reader.get_row_iter(Some(projection))?;
-    rows.map(|row| {
+    for row in reader.get_row_iter(Some(projection))? {
         // The reader gives the columns in the file's order.
         let mut columns = row?.into_columns();
         columns.sort_by_key(|(name, _)| names.iter().position(|known| known == name));
-        Ok(columns.into_iter().map(|(_, field)| field.into()).collect())
-    })
-    .collect()
+        each(columns.into_iter().map(|(_, field)| field.into()).collect());
+    }
+    Ok(())
 }
 
 /// What a file says of itself under `key`.

@@ -79,22 +79,22 @@ struct StoreArgs {
     max_buffered_bytes: u64,
     /// How often a request is tried again when the store does not answer or is too busy.
     #[arg(long, value_name = "N", default_value_t = 10)]
-    store_retries: usize,
+    storage_retries: usize,
     /// Time from a request's beginning after which it is not tried again.
     #[arg(long, value_name = "TIME", default_value = "3m")]
-    store_retry_timeout: Span,
+    storage_retry_timeout: Span,
     /// Longest silence of the store before a request has failed.
     #[arg(long, value_name = "TIME", default_value = "30s")]
-    store_timeout: Span,
+    storage_timeout: Span,
 }
 
 impl StoreArgs {
     fn settings(&self) -> StoreSettings {
         StoreSettings {
             options: Environment.object_storage(),
-            retries: self.store_retries,
-            retry_timeout: self.store_retry_timeout.0,
-            timeout: self.store_timeout.0,
+            retries: self.storage_retries,
+            retry_timeout: self.storage_retry_timeout.0,
+            timeout: self.storage_timeout.0,
         }
     }
 }
