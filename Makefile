@@ -24,6 +24,10 @@ serve: setup ## Serve on loopback with the embedded model.
 
 test: test-rust test-python ## Run every test but training's.
 
+# Where tools are installed that cargo does not bring.
+TOOLS ?= .tools
+TOOLS_BIN = $(abspath $(TOOLS))/bin
+
 # The servers that tests start themselves, and the tool that reads alerts.
 test-servers:
 	@test -x "$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -1)" || command -v initdb >/dev/null || \
@@ -37,8 +41,9 @@ test-servers:
 	@test -n "$$(find -L /usr/lib /opt/homebrew/lib -name 'libfaketimeMT*' 2>/dev/null | head -1)" || \
 		{ echo "libfaketime is missing: apt-get install faketime" >&2; exit 1; }
 
-test-rust: setup test-servers
-	$(CARGO) test
+# The S3-compatible server of the tests is on the path then.
+test-rust: setup test-servers $(TOOLS)/bin/s3s-fs
+	PATH="$(TOOLS_BIN):$$PATH" $(CARGO) test
 ifeq ($(UNDERTONE_CORPORA),)
 	@echo "NOT RUN: the tests on real corpora; set UNDERTONE_CORPORA to a folder with them"
 endif
@@ -110,15 +115,15 @@ test-finetune: setup .venv-training/finetune ## Run the tests of tuning and impo
 	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
 		.venv-training/bin/python -m pytest -q -p no:cacheprovider training/tests_finetune
 
-# Where tools are installed that cargo does not bring.
-TOOLS ?= .tools
-TOOLS_BIN = $(abspath $(TOOLS))/bin
-
 deny: $(TOOLS)/bin/cargo-deny ## Check the dependencies' licences, sources and advisories (installs cargo-deny).
 	CARGO_DENY="$(TOOLS_BIN)/cargo-deny" sh deploy/deny.sh
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
+
+# Three minutes on two cores, once: a dependency would cost every build of the tests that.
+$(TOOLS)/bin/s3s-fs:
+	$(CARGO) install s3s-fs --version 0.14.1 --features binary --locked --root $(TOOLS)
 
 sbom: $(TOOLS)/bin/cargo-cyclonedx .venv-sbom/ready ## List what is shipped, as CycloneDX (installs cargo-cyclonedx).
 	mkdir -p target

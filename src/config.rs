@@ -312,6 +312,18 @@ impl Secrets for Environment {
     }
 }
 
+impl Environment {
+    /// What the environment says of object storage, under the names that the clouds' own tools use: `AWS_*`,
+    /// `GOOGLE_*`, `AZURE_*`. Values that are no UTF-8 are left out.
+    pub fn object_storage(self) -> Vec<(String, String)> {
+        let clouds = ["AWS_", "GOOGLE_", "AZURE_"];
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| clouds.iter().any(|cloud| name.starts_with(cloud)))
+            .collect()
+    }
+}
+
 /// Where settings come from on the command line.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Source {

@@ -26,6 +26,7 @@
 //! | [`report`] | self-contained HTML: tables, charts, pictures (maud, png) |
 //! | [`corpus`] | the four corpora: labels, manifests, features for training |
 //! | [`evaluation`] | the honest judge of models: clips through the serving path, figures |
+//! | [`archive`] | archives of recordings -> tables, resumably (object_store, parquet) |
 //! | [`commands`] | the command line: thin |
 //!
 //! # Glossary
@@ -46,6 +47,8 @@
 //! - **occurrence**: one thing that happens to an escalation; numbered, and delivered under its own id.
 //! - **sink**: where occurrences are delivered.
 //! - **identity**: who calls, with a **tenant** (whose sessions and escalations), **roles** and a **quota**.
+//! - **shard**: the share of an archive that one worker has; decided by each clip's path alone.
+//! - **part**: what a worker writes at once: a file of clips and its twin, a file of their utterances.
 //!
 //! # Invariants
 //! 1. What comes out depends on the audio alone: features to the bit, events and estimates for any
@@ -57,7 +60,9 @@
 //! 6. Nobody is told of an occurrence before it is committed, but a stream's client while the store is
 //!    down, who is told that it is not.
 //! 7. A stream that goes on from its state, wherever, gives what it would have given, as in 1.
+//! 8. Whenever the workers of an archive are killed, those that go on end with the same tables.
 
+pub mod archive;
 pub mod audio;
 pub mod commands;
 pub mod config;

@@ -1,35 +1,22 @@
-//! `undertone analyze`: files and folders, without a server.
+//! `undertone analyze`: files, folders and object storage, without a server.
 //!
-//! One line or object per file and a summary at the end. A file that cannot be analysed is reported and
-//! the rest go on; the exit code is 1 then.
+//! Without `--output` one line or object per clip comes on standard output, see [`listing`]. With it results go
+//! into tables, resumably, see [`tables`]. A clip that cannot be analysed is reported and the rest go on.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+mod listing;
+mod tables;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use anyhow::{Context as _, ensure};
 
-use super::load_models;
-use super::output::stdout;
-use crate::audio::ClipReader;
-use crate::config::Source;
-use crate::model::Model;
-use crate::session::clip::{self, ClipReport};
-use crate::tracking::{Abstain, Affect};
-use crate::units::{HOP_SAMPLES, SamplePos};
-use crate::wire::event::Event;
+use crate::archive::{Bounds, Location, Shard, StoreSettings};
+use crate::config::{Environment, Settings, Source, Span};
+use crate::model::{Model, Models};
+use crate::session::clip;
 use crate::wire::parse::{ClipSettings, default_analysis};
-
-/// What counts as an audio file inside a folder. A file that is named itself is always tried.
-const EXTENSIONS: [&str; 15] = [
-    "wav", "flac", "ogg", "oga", "mp3", "m4a", "mp4", "m4b", "aac", "aiff", "aif", "mkv", "mka",
-    "webm", "caf",
-];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
@@ -40,15 +27,24 @@ enum Format {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Files: wav, flac, ogg (Vorbis), mp3, m4a (AAC, ALAC), aiff, mkv. \
-                  Exit code 1 if a file could not be analysed; the others are.")]
+#[command(after_help = "\
+Files: wav, flac, ogg (Vorbis), mp3, m4a (AAC, ALAC), aiff, mkv.
+
+  undertone analyze calls/ --format json
+  undertone analyze s3://bucket/calls/ --output s3://bucket/results/ --shard 3/16
+
+URLs: s3://bucket/prefix, gs://, az://, abfs://, abfss://, file:///folder. Credentials, region and endpoint come from \
+the environment (AWS_*, GOOGLE_*, AZURE_*). docs/archives.md has the tables' columns, and how workers share the work.
+
+Exit code 1 if a file could not be analysed (the others are) or the work cannot go on, 130 if interrupted; with \
+--output what is done by then is written, and the same command goes on from there.")]
 pub(super) struct Args {
-    /// Audio files, or folders to look for them in.
+    /// Audio files, folders to look for them in, or URLs of object storage.
     #[arg(required = true)]
-    paths: Vec<PathBuf>,
+    paths: Vec<Location>,
     /// A table, or one JSON object per line with `path, seconds, emotion, probabilities, confidence,
     /// valence, arousal, distress, utterances`.
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value = "table", conflicts_with = "output")]
     format: Format,
     /// Name of the model; the default one if not given.
     #[arg(long)]
@@ -59,39 +55,91 @@ pub(super) struct Args {
     /// Files analysed side by side; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     jobs: usize,
+    /// Analyse one share of the files: index/count, the index from 0. A file's path alone decides in which share
+    /// it is.
+    #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE)]
+    shard: Shard,
+    #[command(flatten)]
+    tables: tables::TableArgs,
+    #[command(flatten)]
+    stores: StoreArgs,
     #[command(flatten)]
     source: Source,
 }
 
-#[derive(Debug, Serialize)]
-struct Row {
-    path: String,
-    seconds: f64,
-    emotion: Option<&'static str>,
-    probabilities: BTreeMap<&'static str, f32>,
-    confidence: Option<f32>,
-    valence: Option<f32>,
-    arousal: Option<f32>,
-    distress: Option<f32>,
-    utterances: Vec<UtteranceRow>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<String>,
+/// How object storage is reached.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Object storage")]
+struct StoreArgs {
+    /// Largest object that is read, in bytes. It is held in memory; files of this machine are not.
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    max_object_bytes: u64,
+    /// Objects in memory at once, in bytes; further ones wait to be read.
+    #[arg(long, value_name = "BYTES", default_value_t = 512 << 20)]
+    max_buffered_bytes: u64,
+    /// How often a request is tried again when the store does not answer or is too busy.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    storage_retries: usize,
+    /// Time from a request's beginning after which it is not tried again.
+    #[arg(long, value_name = "TIME", default_value = "3m")]
+    storage_retry_timeout: Span,
+    /// Longest silence of the store before a request has failed.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    storage_timeout: Span,
 }
 
-#[derive(Debug, Serialize)]
-struct UtteranceRow {
-    channel: u32,
-    start: f64,
-    end: f64,
-    speech: f64,
-    emotion: Option<&'static str>,
-    confidence: Option<f32>,
-    abstains: Option<&'static str>,
+impl StoreArgs {
+    fn settings(&self) -> StoreSettings {
+        StoreSettings {
+            options: Environment.object_storage(),
+            retries: self.storage_retries,
+            retry_timeout: self.storage_retry_timeout.0,
+            timeout: self.storage_timeout.0,
+        }
+    }
+}
+
+impl Args {
+    fn bounds(&self, jobs: usize) -> Bounds {
+        Bounds {
+            jobs,
+            object_bytes: self.stores.max_object_bytes,
+            buffered_bytes: self.stores.max_buffered_bytes,
+        }
+    }
+}
+
+/// What hears, and how.
+struct Listener {
+    model: Arc<Model>,
+    clip: ClipSettings,
+    jobs: usize,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = args.source.resolve()?;
-    let models = load_models(&settings)?;
+    let buffered = args.stores.max_buffered_bytes;
+    ensure!(
+        buffered >= args.stores.max_object_bytes,
+        "--max-buffered-bytes must be --max-object-bytes ({}) or more, not {buffered}",
+        args.stores.max_object_bytes
+    );
+    args.tables.check()?;
+    let listener = listener(args, &settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match &args.tables.output {
+            Some(output) => tables::run(args, output, listener).await,
+            None => listing::run(args, listener).await,
+        }
+    })
+}
+
+fn listener(args: &Args, settings: &Settings) -> anyhow::Result<Listener> {
+    let mut load = settings.load();
+    // Whoever comes later finds the batch under way; nobody waits for an answer here.
+    load.engine.max_wait = Duration::ZERO;
+    let models = Models::load(&settings.models, &load)?;
     let name = args.model_name.as_deref().unwrap_or_default();
     let model = models
         .get(name)
@@ -99,188 +147,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("there is no model {name:?}; loaded are {}", models.names()))?;
     let mut clip = clip::settings(default_analysis(&settings.defaults()), args.separate_channels);
     clip.analysis.estimate_interval = None;
-    let (files, mut failed) = find_files(&args.paths);
     let jobs = if args.jobs == 0 { num_cpus::get() } else { args.jobs };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let bar = progress_bar(files.len(), args.format);
-    if args.format == Format::Table {
-        tell!(
-            "{:>8}  {:<9} {:>5}  {:>7} {:>7} {:>8}  {:>4}  path",
-            "seconds",
-            "emotion",
-            "conf.",
-            "valence",
-            "arousal",
-            "distress",
-            "utt."
-        )?;
-    }
-    failed += runtime.block_on(async {
-        let mut failed = 0;
-        let mut running = std::collections::VecDeque::new();
-        let mut files = files.into_iter();
-        loop {
-            // Results come in the order of the files, however long each takes.
-            while running.len() < jobs
-                && let Some(path) = files.next()
-            {
-                let (model, clip) = (model.clone(), clip.clone());
-                running.push_back(tokio::spawn(async move {
-                    (analyze(model, &path, &clip).await, path)
-                }));
-            }
-            let Some(next) = running.pop_front() else {
-                break;
-            };
-            let (row, path) = next.await?;
-            match row {
-                Ok(row) => bar.suspend(|| print(&row, args.format))?,
-                Err(error) => {
-                    failed += 1;
-                    bar.suspend(|| complain!("undertone: {}: {error:#}", path.display()));
-                }
-            }
-            bar.inc(1);
-        }
-        anyhow::Ok(failed)
-    })?;
-    bar.finish_and_clear();
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Only where somebody looks, and where it does not mix with the results.
-fn progress_bar(files: usize, format: Format) -> ProgressBar {
-    let hidden = files < 2
-        || !std::io::stderr().is_terminal()
-        || (format == Format::Table && std::io::stdout().is_terminal() && files < 8);
-    if hidden {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} files, {eta} left");
-    ProgressBar::new(files as u64)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// The files named, and those in the folders named, in order; how many paths there were nothing at.
-fn find_files(paths: &[PathBuf]) -> (Vec<PathBuf>, usize) {
-    let mut files = Vec::new();
-    let mut failed = 0;
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let before = files.len();
-        for entry in walkdir::WalkDir::new(path).sort_by_file_name() {
-            match entry {
-                Ok(entry) if entry.file_type().is_file() && is_audio(entry.path()) => {
-                    files.push(entry.into_path());
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    failed += 1;
-                    complain!("undertone: {error}");
-                }
-            }
-        }
-        if files.len() == before {
-            failed += 1;
-            complain!("undertone: {}: no audio files in this folder", path.display());
-        }
-    }
-    (files, failed)
-}
-
-fn is_audio(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
-}
-
-async fn analyze(model: Arc<Model>, path: &Path, settings: &ClipSettings) -> anyhow::Result<Row> {
-    let reader = ClipReader::open(path)?;
-    let forever = Duration::from_secs(u64::from(u32::MAX));
-    let report = clip::analyze(model.clone(), reader, settings, forever, |_| {}).await?;
-    Ok(row(path, &model, &report))
-}
-
-fn emotion(affect: Option<&Affect>) -> (Option<&'static str>, Option<f32>) {
-    let top = affect.and_then(Affect::top);
-    (top.map(|(emotion, _)| emotion.name()), top.map(|(_, p)| p))
-}
-
-fn seconds(hops: u64) -> f64 {
-    SamplePos(hops * HOP_SAMPLES as u64).seconds()
-}
-
-fn row(path: &Path, model: &Model, report: &ClipReport) -> Row {
-    let affect = report.channels.first().and_then(|summary| summary.affect);
-    let (top, confidence) = emotion(affect.as_ref());
-    let scores = affect.and_then(|affect| affect.scores);
-    let probabilities = scores.map_or_else(BTreeMap::new, |scores| {
-        model.manifest.labels().iter().map(|label| (label.name(), scores.of(*label))).collect()
-    });
-    let utterances = report
-        .events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Utterance(u) => {
-                let (emotion, confidence) = emotion(u.judgement.affect.as_ref());
-                Some(UtteranceRow {
-                    channel: u.channel,
-                    start: u.start.seconds(),
-                    end: u.end.seconds(),
-                    speech: seconds(u.speech_hops),
-                    emotion,
-                    confidence,
-                    abstains: u.judgement.abstains.map(Abstain::name),
-                })
-            }
-            Event::Estimate(_) | Event::Warning(_) | Event::Reading(_) => None,
-        })
-        .collect();
-    let mut notes = Vec::new();
-    if report.corrupt_packets > 0 {
-        notes.push(format!("{} packets could not be decoded", report.corrupt_packets));
-    }
-    if report.cut_short {
-        notes.push("the file ends early".to_owned());
-    }
-    Row {
-        path: path.display().to_string(),
-        seconds: report.length.seconds(),
-        emotion: top,
-        probabilities,
-        confidence,
-        valence: affect.map(|a| a.valence),
-        arousal: affect.map(|a| a.arousal),
-        distress: affect.map(|a| a.distress),
-        utterances,
-        note: (!notes.is_empty()).then(|| notes.join("; ")),
-    }
-}
-
-fn print(row: &Row, format: Format) -> std::io::Result<()> {
-    let mut out = stdout();
-    if format == Format::Json {
-        serde_json::to_writer(&mut out, row)?;
-        return writeln!(out);
-    }
-    let number = |value: Option<f32>, plus: bool| match value {
-        Some(value) if plus => format!("{value:+.2}"),
-        Some(value) => format!("{value:.2}"),
-        None => "-".to_owned(),
-    };
-    writeln!(
-        out,
-        "{:>8.2}  {:<9} {:>5}  {:>7} {:>7} {:>8}  {:>4}  {}{}",
-        row.seconds,
-        row.emotion.unwrap_or("no speech"),
-        number(row.confidence, false),
-        number(row.valence, true),
-        number(row.arousal, true),
-        number(row.distress, false),
-        row.utterances.len(),
-        row.path,
-        row.note.as_ref().map_or_else(String::new, |note| format!("  ({note})")),
-    )
+    Ok(Listener { model, clip, jobs })
 }

@@ -57,7 +57,7 @@ enum Command {
     Stream(stream::Args),
     /// Ask a server how it is; for health checks of containers, which have no shell.
     Health(health::Args),
-    /// Score files and folders, without a server.
+    /// Score files, folders and object storage, without a server.
     Analyze(analyze::Args),
     /// Check a configuration and print the settings in force, without serving.
     Check(Source),
@@ -133,10 +133,12 @@ pub fn run(cli: Cli) -> ExitCode {
 
 /// Whether a setting is to blame, and not the world.
 fn is_bad_config(error: &anyhow::Error) -> bool {
+    use crate::archive::ArchiveError;
     use crate::escalation::StoreError;
     use crate::server::ServeError;
     use crate::server::identity::IdentitiesError;
     error.is::<ConfigError>()
+        || matches!(error.downcast_ref(), Some(ArchiveError::Location { .. }))
         || error.is::<IdentitiesError>()
         || error.is::<crate::server::observe::ObserveError>()
         || error.is::<YamlError>()

@@ -54,11 +54,17 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["chacha20poly1305"], &["session/token.rs"]),
     (&["postcard"], &["session/"]),
     (&["async_nats", "hmac", "httpdate"], &["escalation/sinks/"]),
-    (&["url"], &["escalation/sinks/", "server/identity/", "config/check.rs"]),
+    (&["url"], &["archive/", "escalation/sinks/", "server/identity/", "config/check.rs"]),
     (&["reqwest"], &["escalation/sinks/", "server/identity/", "commands/bench"]),
     (
         &["rustls"],
-        &["escalation/sinks/", "server/tls/", "server/identity/parse.rs", "commands/bench"],
+        &[
+            "archive/store.rs",
+            "escalation/sinks/",
+            "server/tls/",
+            "server/identity/parse.rs",
+            "commands/bench",
+        ],
     ),
     (&["tokio_rustls"], &["server/tls/"]),
     (&["x509_parser"], &["server/tls/", "server/identity/certificate.rs"]),
@@ -70,6 +76,7 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["schemars"], &["escalation/", "policy/", "server/identity/"]),
     (&["sqlx"], &["escalation/store/"]),
     (&["backon"], &["escalation/"]),
+    (&["object_store", "parquet"], &["archive/"]),
 ];
 
 fn root() -> PathBuf {

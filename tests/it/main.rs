@@ -18,6 +18,7 @@
 //! | [`protocol`] | health, reflection, gRPC-Web, a documented protocol |
 //! | [`process`], [`health`], [`otlp`], [`pipes`], [`privacy`] | the real binary |
 //! | [`operators`] | alerts, dashboard, runbook, the metrics they speak of |
+//! | [`archives`], [`bucket`] | `undertone analyze` on folders and object storage |
 //! | [`evaluate`] | judging models on labelled clips |
 //! | [`corpora`] | corpora from the command line |
 //! | [`escalations`] | policies, the service, the store going away and coming back |
@@ -47,6 +48,8 @@
 
 mod admission;
 mod architecture;
+mod archives;
+mod bucket;
 mod chunking;
 mod clients;
 mod clips;
