@@ -26,7 +26,7 @@
 //! | [`report`] | self-contained HTML: tables, charts, pictures (maud, png) |
 //! | [`corpus`] | the four corpora: labels, manifests, features for training |
 //! | [`evaluation`] | the honest judge of models: clips through the serving path, figures |
-//! | [`archive`] | archives of recordings -> tables, resumably (object_store, parquet) |
+//! | [`archive`] | archives of recordings -> tables, resumably (`object_store`, parquet) |
 //! | [`commands`] | the command line: thin |
 //!
 //! # Glossary

@@ -134,3 +134,83 @@ impl<H: Hear> Fetcher<H> {
 fn refuse(code: FailureCode, message: String) -> HearError {
     HearError::Clip(Failure { code, message })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::ObjectStoreExt as _;
+    use object_store::memory::InMemory;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+    use tokio::task::JoinSet;
+
+    /// Counts how many it hears at once.
+    #[derive(Default)]
+    struct Counter {
+        now: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Hear for Counter {
+        async fn hear(&self, _: &Clip, audio: Audio) -> Result<Heard, HearError> {
+            assert!(matches!(audio, Audio::Memory(bytes) if bytes.len() == 1 << 20));
+            let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(now, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.now.fetch_sub(1, Ordering::Relaxed);
+            Ok(Heard::default())
+        }
+    }
+
+    async fn clips(count: usize) -> (Arc<InMemory>, Vec<Clip>) {
+        let inner = Arc::new(InMemory::new());
+        let store = Store::from_parts(inner.clone(), "memory://");
+        let mut clips = Vec::new();
+        for number in 0..count {
+            let key = Key::from(format!("{number}.wav"));
+            inner.put(&key, vec![0; 1 << 20].into()).await.unwrap();
+            let version = Version::of(&inner.head(&key).await.unwrap());
+            let source = Source::Object(store.clone(), key.clone());
+            clips.push(Clip { path: store.path_of(&key), version, source });
+        }
+        (inner, clips)
+    }
+
+    /// How many of twelve objects of 1 MiB are heard at once at most.
+    async fn at_once(jobs: usize, buffered_bytes: u64) -> usize {
+        let counter = Arc::new(Counter::default());
+        let bounds = Bounds { jobs, object_bytes: 1 << 20, buffered_bytes };
+        let fetcher = Arc::new(Fetcher::new(counter.clone(), bounds));
+        let mut running = JoinSet::new();
+        for clip in clips(12).await.1 {
+            let fetcher = fetcher.clone();
+            running.spawn(async move { fetcher.hear(clip).await.unwrap().outcome.unwrap() });
+        }
+        assert_eq!(running.join_all().await.len(), 12);
+        counter.most.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_places_nor_memory_are_exceeded_and_both_are_used() {
+        assert_eq!(at_once(3, 64 << 20).await, 3);
+        assert_eq!(at_once(8, 2 << 20).await, 2);
+        // Less than one object is room for one.
+        assert_eq!(at_once(8, 0).await, 1);
+    }
+
+    #[tokio::test]
+    async fn an_object_that_changed_since_it_was_listed_is_told_as_what_it_is_now() {
+        let (inner, mut clips) = clips(2).await;
+        let bounds = Bounds { jobs: 1, object_bytes: 1 << 20, buffered_bytes: 1 << 20 };
+        let fetcher = Fetcher::new(Arc::new(Counter::default()), bounds);
+        let same = clips.remove(0);
+        let listed = same.version.clone();
+        assert_eq!(fetcher.hear(same).await.unwrap().version, listed);
+        let key = Key::from("1.wav");
+        inner.put(&key, vec![0; (1 << 20) + 1].into()).await.unwrap();
+        let done = fetcher.hear(clips.remove(0)).await.unwrap();
+        assert_eq!(done.version, Version::of(&inner.head(&key).await.unwrap()));
+        // And it has grown beyond the limit.
+        assert_eq!(done.outcome.unwrap_err().code, FailureCode::TooLarge);
+    }
+}

@@ -183,24 +183,23 @@ impl Output {
             let name = PartName { shard: self.shard, number: self.next };
             let clips = write_table(CLIPS, &rows, &self.origin, self.notes("clips"))?;
             let at = self.store.below(&name.clips());
-            let created = self.store.create(&at, clips).await?;
-            // S3 also says so of two puts at once, of which none may have come through.
-            let theirs = match created {
-                true => None,
-                false => match self.store.read(&at).await {
+            self.next += 1;
+            if !self.store.create(&at, clips).await? {
+                let theirs = match self.store.read(&at).await {
+                    // S3 also says so of two puts at once, of which none may have come through.
                     Err(ArchiveError::Store { cause: NotFound { .. }, .. }) if conflicts > 0 => {
                         conflicts -= 1;
+                        self.next = name.number;
                         continue;
                     }
-                    read => Some(read?),
-                },
-            };
-            self.next += 1;
-            if let Some(theirs) = theirs.filter(|theirs| !self.is_own(theirs)) {
-                for row in part_rows(&self.store, &at, theirs)? {
-                    earlier.add(row.path, row.entry);
+                    theirs => theirs?,
+                };
+                if !self.is_own(&theirs) {
+                    for row in part_rows(&self.store, &at, theirs)? {
+                        earlier.add(row.path, row.entry);
+                    }
+                    continue;
                 }
-                continue;
             }
             let utterances: Vec<UtteranceRow> = rows.iter().flat_map(ClipRow::utterances).collect();
             self.add_twin(name, &utterances).await?;

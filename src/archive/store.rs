@@ -155,7 +155,7 @@ impl Store {
 
     /// Where `name` lies below what was typed.
     pub(super) fn below(&self, name: &str) -> Path {
-        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+        name.split('/').fold(self.prefix.clone(), Path::join)
     }
 
     fn failed(&self, at: &Path, action: &'static str, cause: StoreError) -> ArchiveError {

@@ -18,6 +18,9 @@ use crate::model::{Model, Models};
 use crate::session::clip;
 use crate::wire::parse::{ClipSettings, default_analysis};
 
+/// Files side by side unless told otherwise. On two cores 32 gave 1.2 times what 16 did and 64 another tenth.
+const JOBS: usize = 32;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
     /// A table for people.
@@ -52,8 +55,9 @@ pub(super) struct Args {
     /// Analyse each channel on its own; the first one's summary is the file's.
     #[arg(long)]
     separate_channels: bool,
-    /// Files analysed side by side; 0 for one per core.
-    #[arg(long, default_value_t = 0)]
+    /// Files analysed side by side; 0 for one per core. They share the model's runs: more are faster, and leave more
+    /// unfinished when the work is stopped.
+    #[arg(long, value_name = "N", default_value_t = JOBS)]
     jobs: usize,
     /// Analyse one share of the files: index/count, the index from 0. A file's path alone decides in which share
     /// it is.

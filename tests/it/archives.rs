@@ -345,7 +345,10 @@ fn what_keeps_a_store_from_being_used_is_told_with_the_remedy() {
     bucket.go_away();
     let tries = ["--storage-retries", "3", "--storage-retry-timeout", "20s"];
     let down = said(&analyze(Some(&bucket), &[&args[..], &tries].concat()), 1);
-    assert!(down.contains("after 3 retries") && down.contains("the endpoint, the network"), "{down}");
+    assert!(
+        down.contains("after 3 retries") && down.contains("the endpoint, the network"),
+        "{down}"
+    );
 }
 
 #[test]
@@ -372,11 +375,8 @@ fn a_store_that_goes_away_in_the_middle_ends_the_work_and_it_goes_on_when_it_is_
     let away = found[0].iter().filter(|row| row["error_code"] != Cell::Null);
     assert!((1..=3).contains(&away.clone().count()));
     assert!(away.clone().all(|row| row["error_code"] == Cell::Text("unreadable".into())));
-    let heard: BTreeSet<&str> = found[0]
-        .iter()
-        .filter(|row| row["error_code"] == Cell::Null)
-        .map(|row| path_of(row))
-        .collect();
+    let heard: BTreeSet<&str> =
+        found[0].iter().filter(|row| row["error_code"] == Cell::Null).map(path_of).collect();
     assert_eq!((heard.len(), found[0].len()), (300, 300 + away.count()));
     assert!(parts(Path::new(&output), "clips").into_iter().collect::<BTreeSet<_>>() > before);
 }
