@@ -31,7 +31,7 @@ def draw(run: dict, path: pathlib.Path) -> bool:
         axis.axvspan(run["began_s"] / 60, run["warm_s"] / 60, alpha=0.08, color="grey")
         axis.axvline(run["over_s"] / 60, color="grey", linewidth=0.8, linestyle=":")
         if len(lines) > 1:
-            axis.legend(frameon=False, ncols=len(lines), loc="lower center")
+            axis.legend(frameon=False, ncols=len(lines), loc="lower right", bbox_to_anchor=(1, 0.97), borderaxespad=0)
     axes[-1].set_xlabel("minutes; grey: warm-up; dotted: the clients go")
     figure.suptitle(f"{run['streams']} streams for {run['seconds']} s", fontsize=10)
     figure.savefig(path, metadata={"Date": None})
