@@ -514,17 +514,26 @@ def test_the_route_leads_to_the_service_and_names_methods_that_there_are(rendere
     assert target["sectionName"] in [port["name"] for port in only(objects, "Service", target["name"])["spec"]["ports"]]
 
 
-def test_an_archive_is_shared_out_over_as_many_pods_as_there_are_shards(rendered):
+def test_an_archive_is_shared_out_over_as_many_pods_as_there_are_shards(rendered, tmp_path):
     job = only(rendered["archive"], "Job")["spec"]
     (container,) = job["template"]["spec"]["containers"]
     arguments = container["args"]
     assert job["completionMode"] == "Indexed" and arguments[0] == "analyze"
-    assert arguments[arguments.index("--shard") + 1] == f"$(JOB_COMPLETION_INDEX)/{job['completions']}"
+    assert f"--shard=$(JOB_COMPLETION_INDEX)/{job['completions']}" in arguments
     assert job["parallelism"] <= job["completions"]
     assert "command" not in container, "the image has no shell"
     variables = only(rendered["archive"], "ConfigMap", "undertone-archive")["data"]
-    for name in re.findall(r"\$\((\w+)\)", " ".join(arguments)):
-        assert name == "JOB_COMPLETION_INDEX" or variables[name].startswith("s3://") and variables[name].endswith("/")
+    named = set(re.findall(r"\$\((\w+)\)", " ".join(arguments))) - {"JOB_COMPLETION_INDEX"}
+    assert named == {"SOURCE", "RESULTS", "ALLOWED_FAILURES"}
+    for name in ("SOURCE", "RESULTS"):
+        assert variables[name].startswith("s3://") and variables[name].endswith("/")
+    # The binary takes them as they are.
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    shutil.copy(ROOT / "tests/data/hello.wav", recordings)
+    values = {**variables, "JOB_COMPLETION_INDEX": "0", "SOURCE": str(recordings), "RESULTS": str(tmp_path / "results")}
+    asked = [re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], one) for one in arguments]
+    run(os.environ["UNDERTONE_BIN"], *asked)
     fatal = job["podFailurePolicy"]["rules"][0]
     assert (fatal["action"], fatal["onExitCodes"]["values"]) == ("FailJob", [2, 64])
     assert fatal["onExitCodes"]["containerName"] == container["name"]
