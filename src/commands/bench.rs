@@ -28,6 +28,7 @@ use super::client::{
     Client, CredentialArgs, Credentials, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Uri,
     parse_target,
 };
+use super::signals::INTERRUPTED;
 use crate::config::Span;
 use crate::wire::{render, v1};
 use audio::LoopedAudio;
@@ -138,7 +139,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Format::Json => tell!("{}", serde_json::to_string(&report)?)?,
     }
     Ok(if report.interrupted {
-        ExitCode::from(130)
+        ExitCode::from(INTERRUPTED)
     } else if report.errors > 0 {
         ExitCode::FAILURE
     } else {

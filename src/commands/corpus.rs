@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::commands::signals::INTERRUPTED;
 use crate::config::Source;
 use crate::corpus::examine::{self, Examination, Finding};
 use crate::corpus::logmel::Spectra;
@@ -19,9 +20,6 @@ use crate::corpus::scan::Scan;
 use crate::corpus::{Clip, explore, extract, manifest, scan};
 use crate::features::MAX_COEFFICIENTS;
 use crate::wire::parse::default_analysis;
-
-/// Exit code when interrupted: 128 and SIGINT.
-const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -9,14 +9,13 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::commands::signals::INTERRUPTED;
 use crate::config::Source;
 use crate::corpus::{Corpus, scan};
 use crate::evaluation::{self, CHUNK, Condition, Evaluation, Plan, Protocol, Run};
 use crate::model::{LoadSettings, Model};
 use crate::wire::parse::default_analysis;
 
-/// Exit code when interrupted: 128 and SIGINT.
-const INTERRUPTED: u8 = 130;
 /// Streams in flight unless told otherwise: as many as the engine batches at most.
 const JOBS: usize = 64;
 

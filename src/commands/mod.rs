@@ -17,6 +17,7 @@ mod health;
 mod identities;
 mod policy;
 mod serve;
+mod signals;
 mod stream;
 
 use std::process::ExitCode;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::load_models;
+use super::signals::stop_on_signal;
 use crate::config::{Settings, Source};
 use crate::model::Models;
 use crate::server::{Observer, Sockets, run as serve};
@@ -33,7 +33,7 @@ fn worker_threads(settings: &Settings) -> usize {
 async fn work(settings: Settings, started: Instant) -> anyhow::Result<ExitCode> {
     let observer = Observer::install(&settings).context("telemetry")?;
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(stop_on_signal(stop.clone()));
+    let signals = tokio::spawn(stop_on_signal(stop.clone(), None));
     // Whatever ends it, be it a port that is taken, is in the log before the log ends.
     let served = open_and_serve(&settings, started, observer.clone(), stop).await;
     if let Err(error) = &served {
@@ -82,20 +82,4 @@ fn tell_licences(models: &Models) {
             );
         }
     }
-}
-
-/// The first signal drains; a second one ends the process at once, as people at a terminal expect.
-async fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    stop.cancel();
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    std::process::exit(130);
 }

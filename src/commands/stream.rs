@@ -28,6 +28,7 @@ use super::client::{
     CredentialArgs, DEFAULT_TARGET, Encoding, Failure, PolicyArgs, Response, Uri, audio_request,
     parse_target,
 };
+use super::signals::INTERRUPTED;
 use crate::config::Span;
 use crate::wire::{render, v1};
 use carrier::{Carried, Carrier, Server};
@@ -43,8 +44,6 @@ const PICTURE: Duration = Duration::from_millis(100);
 const SUMMARY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Audio between two checkpoints: what is sent again after a break at most.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-/// Exit code when interrupted: 128 and SIGINT, as shells have it.
-const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Role {

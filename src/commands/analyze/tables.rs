@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Args, Listener};
@@ -15,10 +14,11 @@ use crate::archive::{
     ClipRow, Ears, Ending, Found, Location, Origin, Output, Plan, Progress, RunSettings, Watch,
     find, run as work,
 };
+use crate::commands::signals::{INTERRUPTED, stop_on_signal};
 use crate::config::Span;
 
-/// Exit code when interrupted: 128 and SIGINT.
-const INTERRUPTED: u8 = 130;
+/// What a second signal costs.
+const LOST: &str = "interrupted again; what was not written is lost";
 /// Failures that are told one by one; all of them stand in the table.
 const TOLD: usize = 20;
 /// Files between two words on how many there are.
@@ -67,27 +67,10 @@ pub(super) async fn run(
     listener: Listener,
 ) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(stop_on_signal(stop.clone()));
+    let signals = tokio::spawn(stop_on_signal(stop.clone(), Some(LOST)));
     let ended = analyze(args, output, listener, &stop).await;
     signals.abort();
     ended
-}
-
-/// The first signal ends the work with what is done written; a second one ends the process at once.
-async fn stop_on_signal(stop: CancellationToken) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    stop.cancel();
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    complain!("undertone: interrupted again; what was not written is lost");
-    std::process::exit(INTERRUPTED.into());
 }
 
 async fn analyze(
