@@ -343,9 +343,8 @@ def nats_credentials():
     seed = bytes([0x95, 0x00]) + bytes(range(32))
     text = base64.b32encode(seed + binascii.crc_hqx(seed, 0).to_bytes(2, "little")).decode().rstrip("=")
     parts = [("NATS USER JWT", "nobody.nobody.nobody"), ("USER NKEY SEED", text)]
-    text = "\n".join(f"-----BEGIN {name}-----\n{part}\n------END {name}------\n" for name, part in parts)
-    # As nsc writes it: a rule of stars ends the file.
-    return text + "\n" + "*" * 61 + "\n"
+    # Without the rule of stars that nsc ends it with: people cut it off.
+    return "\n".join(f"-----BEGIN {name}-----\n{part}\n------END {name}------\n" for name, part in parts)
 
 
 @pytest.mark.parametrize("overlay", ["single", "replicas"])

@@ -183,7 +183,7 @@ impl Nats {
             Login::None => options,
             // The error's text would quote what it could not read.
             Login::Credentials(text) => options
-                .credentials(text.reveal())
+                .credentials(&whole_lines(text))
                 .map_err(|_| "the credentials cannot be read".to_owned())?,
             Login::Token(token) => options.token(token.reveal().to_owned()),
             Login::Password(user, password) => {
@@ -230,6 +230,12 @@ fn servers(entry: &NatsEntry, common: &Common<'_>) -> Result<Vec<ServerAddr>, Fa
     Ok(servers)
 }
 
+/// A `.creds` file with its last line's end, which goes with blanks around a secret and without which the last key is
+/// not found.
+fn whole_lines(text: &Secret) -> String {
+    format!("{}\n", text.reveal())
+}
+
 fn login(entry: &NatsEntry, common: &Common<'_>) -> Result<Login, Fault> {
     let ways = [
         entry.credentials.is_some(),
@@ -242,7 +248,7 @@ fn login(entry: &NatsEntry, common: &Common<'_>) -> Result<Login, Fault> {
     }
     if let Some(named) = &entry.credentials {
         let secret = common.secret("credentials", named)?;
-        if ConnectOptions::new().credentials(secret.reveal()).is_err() {
+        if ConnectOptions::new().credentials(&whole_lines(&secret)).is_err() {
             let field = format!("{}.credentials", common.field);
             let remedy = "give the whole text of a .creds file";
             return Err(Fault::new(field, "these are no NATS credentials", remedy));
