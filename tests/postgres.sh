@@ -46,7 +46,8 @@ $as "$bin/initdb" -D "$folder/data" -U undertone -A trust --no-sync --locale=C -
 dated=
 if [ -n "$libfaketime" ]; then
     echo +0 >"$folder/date"
-    dated="env LD_PRELOAD=$libfaketime FAKETIME_TIMESTAMP_FILE=$folder/date FAKETIME_CACHE_DURATION=1
+    # Without the cache, which each backend would have of its own: a database has one clock.
+    dated="env LD_PRELOAD=$libfaketime FAKETIME_TIMESTAMP_FILE=$folder/date FAKETIME_NO_CACHE=1
         FAKETIME_DONT_FAKE_MONOTONIC=1"
 fi
 serve() {

@@ -9,7 +9,7 @@
 //! A process that was frozen in the middle of a look has read it between two moments far apart, and nothing
 //! is concluded from what could be either.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use sqlx::AnyConnection;
@@ -72,19 +72,54 @@ impl Look {
 
 /// The last look, shared by all that write to one store from this process.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Clock(Arc<Mutex<Option<Look>>>);
+pub(super) struct Clock(Arc<Mutex<Looks>>);
+
+#[derive(Debug, Default)]
+struct Looks {
+    last: Option<Look>,
+    behind: Option<Behind>,
+}
+
+/// The date has been put back and has not made up for it yet.
+#[derive(Debug, Clone, Copy)]
+struct Behind {
+    /// The earliest date since.
+    from: Timestamp,
+    by_us: i64,
+}
+
+impl Behind {
+    /// After a leap of `leap_us` to `date`; none once all has been made up for.
+    fn after(before: Option<Self>, leap_us: i64, date: Timestamp) -> Option<Self> {
+        let by_us = before.map_or(0, |behind| behind.by_us).saturating_sub(leap_us);
+        let from = before.map_or(date, |behind| behind.from.min(date));
+        (by_us > LEAST_US).then_some(Self { from, by_us })
+    }
+}
 
 impl Clock {
     /// By how many microseconds the date of `look` has leapt. It is told again until it is
     /// [`Clock::settle`]d, so that nothing is forgotten when a transaction fails.
     pub(super) fn leap(&self, look: &Look) -> Option<i64> {
-        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        look.leap_since(&last?)
+        look.leap_since(&self.looks().last?)
+    }
+
+    /// The earliest date since the clock was put back, as long as it has not made up for that.
+    pub(super) fn behind_since(&self) -> Option<Timestamp> {
+        self.looks().behind.map(|behind| behind.from)
     }
 
     /// The date of `look` holds from now on.
     pub(super) fn settle(&self, look: Look) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(look);
+        let mut looks = self.looks();
+        if let Some(leap_us) = looks.last.and_then(|last| look.leap_since(&last)) {
+            looks.behind = Behind::after(looks.behind, leap_us, look.date);
+        }
+        looks.last = Some(look);
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,5 +165,21 @@ mod tests {
         assert_eq!([clock.leap(&later), clock.leap(&later)], [Some(3_600_000_000); 2]);
         clock.settle(later);
         assert_eq!(clock.leap(&look(start, [2, 2], 3602)), None);
+    }
+
+    #[test]
+    fn a_clock_is_behind_from_when_it_is_put_back_until_it_has_made_up_for_it() {
+        let (start, clock) = (Instant::now(), Clock::default());
+        let behind_after = |second: u32, date_s: i64| {
+            clock.settle(look(start, [second, second], date_s));
+            clock.behind_since().map(|since| (since.0 - 1_700_000_000_000_000) / 1_000_000)
+        };
+        assert_eq!(behind_after(0, 0), None);
+        assert_eq!(behind_after(1, 3601), None, "put forward");
+        assert_eq!(behind_after(2, 2), Some(2));
+        // What it was put forward by before is no matter: it may have been right then.
+        assert_eq!(behind_after(3, -3597), Some(-3597));
+        assert_eq!(behind_after(4, 4), Some(-3597), "half of it");
+        assert_eq!(behind_after(5, 3605), None, "all of it");
     }
 }

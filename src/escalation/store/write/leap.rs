@@ -22,8 +22,8 @@ impl Writer {
 }
 
 impl Pen<'_> {
-    /// If the date has leapt, leases and sessions begin anew with their whole length, and what was to be tried
-    /// later is tried now. All replicas may do so, each when it notices: what is set does not add up. A replica
+    /// If the date has leapt, leases and sessions begin anew with their whole length, what was to be tried
+    /// later is tried now, and the retention of what happened while the clock was behind begins anew. All replicas may do so, each when it notices: what is set does not add up. A replica
     /// that is wrong about it (its machine was suspended) does no harm either: a lease lasts once more, an attempt
     /// comes early.
     pub(super) async fn heed_leap(&mut self, terms: &Terms) -> Result<(), StoreError> {
@@ -35,6 +35,16 @@ impl Pen<'_> {
             seconds,
             "the date has leapt: leases and sessions begin anew, and what waits for its next attempt is due"
         );
+        // What was written down while the date was behind is not as old as it looks now, and would be removed.
+        if let Some(since) = self.clock.behind_since().filter(|_| leap > 0) {
+            sqlx::query(
+                "UPDATE escalations SET updated_at = $1 WHERE updated_at BETWEEN $2 AND $1",
+            )
+            .bind(self.now.0)
+            .bind(since.0)
+            .execute(&mut *self.transaction)
+            .await?;
+        }
         for (statement, until) in [
             ("UPDATE deliveries SET next_at = $1 WHERE state = 'leased'", terms.lease),
             (
