@@ -37,7 +37,7 @@ def arguments(typed: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--features", type=Path, default=HERE / "data" / "features.npz", help="what `undertone features` wrote")
     add("--out", type=Path, default=HERE.parent / "models" / "undertone-four", help="the model's folder")
-    add("--version", default="0.5.1", help="the model's version, for its manifest")
+    add("--version", default="0.5.2", help="the model's version, for its manifest")
     add("--corpora", default=",".join(CORPORA), help="the corpora to train on")
     add("--runs-folder", type=Path, help="weights and outcome of each run (default: training/runs/<name of --out>)")
     add("--folds", default="0,1,2,3,4", help="folds of unseen speakers to test on")

@@ -33,6 +33,7 @@ impl Settings {
             ("max_header_bytes", self.max_header_bytes, 1 << 10, 1 << 20),
             ("max_pending_resets", self.max_pending_resets, 1, 1 << 16),
             ("engine_max_batch", self.engine_max_batch, 1, 1024),
+            ("connection_window", self.connection_window, 65_535, 1 << 30),
             ("engine_queue", self.engine_queue, 1, 1 << 20),
             ("engine_threads", self.engine_threads, 1, 256),
             ("worker_threads", self.worker_threads, 0, 1024),

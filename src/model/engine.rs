@@ -1,8 +1,8 @@
 //! The batcher: many streams' steps, one graph.
 //!
 //! In: one stream's input and state. Out: its outputs and next state, with both buffers given back.
-//! One thread owns the graph. It takes the first waiting request, gives others `max_wait` to join, and
-//! runs what is there, up to `max_batch` rows.
+//! One thread owns the graph. It takes the first waiting request, gives others time to join, the more the busier
+//! it is and `max_wait` at most, and runs what is there, up to `max_batch` rows.
 //!
 //! Always:
 //! 1. An answer goes to the one who asked: every request carries its own one-shot reply, so a late
@@ -61,7 +61,7 @@ impl RowShape {
 pub struct EngineSettings {
     /// Rows in one run at most.
     pub max_batch: usize,
-    /// How long the first request of a batch waits for others.
+    /// How long the first request of a batch waits for others at most, see [`Pace`].
     pub max_wait: Duration,
     /// Requests that may wait. A session has one request under way at a time, so this many sessions
     /// can ask at once before one of them waits for room.
@@ -144,6 +144,7 @@ impl Engine {
             inbox,
             failed,
             gauge: gauge.clone(),
+            pace: Pace::default(),
         };
         // Nobody joins the thread: it ends with the last handle, and its death is told by `failed`.
         thread::Builder::new().name(format!("engine-{model}")).spawn(move || worker.work())?;
@@ -210,6 +211,7 @@ struct Worker<R> {
     failed: watch::Sender<Option<EngineError>>,
     batch: Batch,
     gauge: Arc<Gauge>,
+    pace: Pace,
 }
 
 impl<R: Runner> Worker<R> {
@@ -239,14 +241,14 @@ impl<R: Runner> Worker<R> {
     }
 
     /// Takes what waits; if the batch is not full, lets others join until its first has waited for
-    /// `max_wait`. The thread sleeps that time out instead of waking for each request: a wake-up costs
+    /// as long as the pace says. The thread sleeps that time out instead of waking for each request: a wake-up costs
     /// more than a row.
     fn gather(&mut self, requests: &mut Vec<Request>) {
         let max = self.settings.max_batch.max(1);
         if self.inbox.len() + requests.len() < max {
             // The first may have waited already, behind a run or a full batch.
             let waited = requests.first().map_or(Duration::ZERO, |first| first.asked.elapsed());
-            let left = self.settings.max_wait.saturating_sub(waited);
+            let left = self.pace.wait(self.settings.max_wait).saturating_sub(waited);
             if !left.is_zero() {
                 thread::sleep(left);
             }
@@ -278,6 +280,7 @@ impl<R: Runner> Worker<R> {
         self.runner.run(batch)?;
         let took = started.elapsed();
         self.gauge.end(took);
+        self.pace.note(started + took, took);
         let metrics = telemetry::metrics();
         metrics.engine_batch(&self.model, batch.rows, took);
         for (index, request) in requests.drain(..).enumerate() {
@@ -316,6 +319,36 @@ impl<R: Runner> Worker<R> {
         while let Some(request) = self.inbox.blocking_recv() {
             let _ = request.reply.send(Err(error.clone()));
         }
+    }
+}
+
+/// How long a batch's first request waits for others.
+///
+/// An engine with little to do has nobody to wait for, and CPU time to spare: who asks is answered at once. The busier it
+/// is, the more join in a wait, and the more is saved by it.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Share of its time that the engine was busy, lately.
+    busy: f64,
+    last: Option<Instant>,
+}
+
+impl Pace {
+    /// The share from which on a batch waits as long as it may.
+    const BUSY: f64 = 0.25;
+    /// How long the past counts.
+    const MEMORY: Duration = Duration::from_secs(1);
+
+    /// A run has ended that took so long.
+    fn note(&mut self, end: Instant, took: Duration) {
+        let since = self.last.replace(end).map_or(took, |last| end.saturating_duration_since(last));
+        let share = (took.as_secs_f64() / since.as_secs_f64().max(1e-6)).min(1.0);
+        let weight = 1.0 - (-since.div_duration_f64(Self::MEMORY)).exp();
+        self.busy += weight * (share - self.busy);
+    }
+
+    fn wait(&self, longest: Duration) -> Duration {
+        longest.mul_f64((self.busy / Self::BUSY).min(1.0))
     }
 }
 
@@ -372,6 +405,25 @@ mod tests {
 
     fn row(x: f32) -> Row {
         Row { input: vec![x, x + 0.5], state: vec![x], output: Vec::new() }
+    }
+
+    #[test]
+    fn a_batch_waits_the_longer_the_busier_the_engine_is() {
+        let (longest, mut now) = (Duration::from_millis(20), Instant::now());
+        let mut pace = Pace::default();
+        assert_eq!(pace.wait(longest), Duration::ZERO);
+        let mut runs = |took: u64, period: u64, count: u64| {
+            for _ in 0..count {
+                now += Duration::from_millis(period);
+                pace.note(now, Duration::from_millis(took));
+            }
+            pace.wait(longest).as_secs_f64() * 1e3
+        };
+        let (seldom, often) = (runs(1, 20, 300), runs(3, 20, 300));
+        assert!((3.5..4.5).contains(&seldom), "busy for a twentieth: {seldom} ms");
+        assert!((11.0..13.0).contains(&often), "busy for three twentieths: {often} ms");
+        assert_eq!(runs(10, 20, 300), 20.0);
+        assert!(runs(1, 10_000, 1) < 0.5, "a pause is forgotten as fast");
     }
 
     #[tokio::test]

@@ -207,6 +207,7 @@ fn builder(settings: &Settings) -> Server {
         .http2_keepalive_interval(Some(settings.keepalive_interval.0))
         .http2_keepalive_timeout(Some(settings.keepalive_timeout.0))
         .max_concurrent_streams(settings.max_streams_per_connection)
+        .initial_connection_window_size(settings.connection_window)
         .http2_max_header_list_size(settings.max_header_bytes)
         .http2_max_pending_accept_reset_streams(Some(settings.max_pending_resets as usize))
         .accept_http1(true);

@@ -345,13 +345,18 @@ pub fn delivery_ended(span: &Span, outcome: &'static str) {
     }
 }
 
-/// The trace and span that log lines of this moment belong to, as lower-case hexadecimal numbers.
-pub fn current_ids() -> Option<(String, String)> {
-    Context::map_current(|context| {
-        let span = context.span();
-        let context = span.span_context();
-        context.is_valid().then(|| (context.trace_id().to_string(), context.span_id().to_string()))
+/// The context of a span that is open, for whoever logs in it.
+pub fn context_of(span: &tracing::span::Id) -> Option<Context> {
+    tracing::dispatcher::get_default(|dispatch| {
+        tracing_opentelemetry::get_otel_context(span, dispatch)
     })
+}
+
+/// Its trace and span as lower-case hexadecimal numbers.
+pub fn ids(context: &Context) -> Option<(String, String)> {
+    let span = context.span();
+    let context = span.span_context();
+    context.is_valid().then(|| (context.trace_id().to_string(), context.span_id().to_string()))
 }
 
 #[cfg(test)]

@@ -46,22 +46,25 @@ class Graph:
         return outputs[0]
 
 
-def pitched(graph: Graph, model: StreamingLstm) -> list[str]:
-    """Pitch, voicing and its score, the same for all members; `StreamingLstm.features` says the same."""
+def pitched(graph: Graph, model: StreamingLstm) -> str:
+    """Pitch, voicing and the raw score [batch, 16, 3], the same for all members; `StreamingLstm.features` says the same.
+
+    Factors that a matrix product can take on stand in its constants, and those of the score in what weighs it, see
+    `network`: a node that goes over each hop's single values costs as much as a small matrix product."""
     add, number = graph.add, lambda name, value: graph.constant(name, np.array(value, np.float32))
-    add("MatMul", ["mfcc", graph.constant("pitch_templates", model.templates.numpy())], "score")
-    add("Mul", ["score", number("pitch_sharpness", pitch.SHARPNESS)], "sharpened")
-    add("Softmax", ["sharpened"], "share", axis=-1)
-    add("MatMul", ["share", graph.constant("pitch_octaves", model.octaves.numpy()[:, None])], "octaves")
+    sharpened = model.templates.numpy() * np.float32(pitch.SHARPNESS)
+    octaves = model.octaves.numpy()[:, None] * np.float32(pitch.PITCH_GAIN)
+    add("MatMul", ["mfcc", graph.constant("pitch_templates", sharpened)], "score")
+    add("Softmax", ["score"], "share", axis=-1)
+    add("MatMul", ["share", graph.constant("pitch_octaves", octaves)], "octaves")
     last = graph.constant("axis_last", np.array([-1], np.int64))
     add("ReduceMax", ["score", last], "best", keepdims=1)
-    add("Sub", ["best", number("half_voiced", pitch.HALF_VOICED)], "above")
-    add("Mul", ["above", number("voicing_slope", pitch.VOICING_SLOPE)], "voicing")
+    slope = pitch.VOICING_SLOPE / pitch.SHARPNESS
+    add("Mul", ["best", number("voicing_slope", slope)], "sloped")
+    add("Sub", ["sloped", number("half_voiced", pitch.HALF_VOICED * pitch.VOICING_SLOPE)], "voicing")
     add("Sigmoid", ["voicing"], "voiced")
-    add("Mul", ["voiced", "octaves"], "voiced_octaves")
-    add("Mul", ["voiced_octaves", number("pitch_gain", pitch.PITCH_GAIN)], "pitch")
-    add("Mul", ["best", number("score_gain", pitch.SCORE_GAIN)], "salience")
-    return ["pitch", "voiced", "salience"]
+    add("Mul", ["voiced", "octaves"], "pitch")
+    return add("Concat", ["pitch", "voiced", "best"], "pitch_features", axis=2)
 
 
 def gates_for_onnx(weights: torch.Tensor) -> np.ndarray:
@@ -70,10 +73,26 @@ def gates_for_onnx(weights: torch.Tensor) -> np.ndarray:
     return np.concatenate([i, o, f, c]).astype(np.float32)
 
 
-def network(graph: Graph, model: StreamingLstm, pitch_features: list[str], tag: str) -> tuple[str, str]:
+def of_features(model: StreamingLstm) -> tuple[np.ndarray, np.ndarray]:
+    """The first layer's weights [4 units, inputs] and bias [4 units] for what the graph gives it: the envelope as it
+    comes, of all stacked hops, then their pitch features with the raw score.
+
+    Mean and scale of the features are taken on by weights and bias; PyTorch's order of gates."""
+    shape, layer = model.shape, model.lstm[0]
+    weights = layer.weight_ih_l0.detach().double().reshape(-1, shape.stacked_hops, shape.features)
+    envelope, of_pitch = weights[..., : shape.envelope], weights[..., shape.envelope :].clone()
+    scale = model.scale.double()
+    bias = layer.bias_ih_l0.detach().double() - (envelope * (scale * model.mean.double())).sum((1, 2))
+    if shape.pitch:
+        of_pitch[..., -1] *= pitch.SCORE_GAIN / pitch.SHARPNESS
+    scaled = torch.cat([(envelope * scale).flatten(1), of_pitch.flatten(1)], dim=1)
+    return scaled.float(), bias.float()
+
+
+def network(graph: Graph, model: StreamingLstm, pitch_features: str | None, tag: str) -> tuple[str, list[str]]:
     """One member's part, from cepstra, pitch and its own pieces of the state; its names begin with `tag`.
 
-    Returns the names of its logits and of its next state."""
+    Returns the names of its logits and of the pieces of its next state."""
     shape = model.shape
     add = lambda operator, inputs, *outputs, **attributes: graph.add(operator, inputs, *(tag + o for o in outputs), **attributes)
     own = lambda name, values: graph.constant(tag + name, values)
@@ -83,37 +102,53 @@ def network(graph: Graph, model: StreamingLstm, pitch_features: list[str], tag: 
     if shape.hears_all:
         bounds = [graph.constant(name, np.array([at], np.int64)) for name, at in
                   (("envelope_from", 0), (f"{tag}envelope_to", shape.envelope), ("envelope_axis", 2))]
-        lowest = add("Slice", ["mfcc", *bounds], "lowest")
+        envelope = add("Slice", ["mfcc", *bounds], "envelope")
     else:
-        lowest = add("MatMul", ["mfcc", own("view", model.view.numpy())], "lowest")
-    centred = add("Sub", [lowest, own("feature_mean", model.mean.numpy())], "centred")
-    envelope = add("Mul", [centred, own("feature_scale", model.scale.numpy())], "envelope")
-    features = add("Concat", [envelope, *pitch_features], "features", axis=2) if shape.pitch else envelope
-    of_stack = np.array([0, shape.ticks, shape.stacked_hops * shape.features], np.int64)
-    stacked = add("Reshape", [features, own("stacked_shape", of_stack)], "stacked")
-    y = add("Transpose", [stacked], "ticks", perm=[1, 0, 2])
+        envelope = add("MatMul", ["mfcc", own("view", model.view.numpy())], "envelope")
 
+    def stacked(hops: str, width: int, name: str) -> str:
+        """Several hops in a row, side by side: [batch, ticks, stacked hops x width]."""
+        of_stack = np.array([0, shape.ticks, shape.stacked_hops * width], np.int64)
+        return graph.add("Reshape", [hops, own(f"{name}_shape", of_stack)], tag + name)
+
+    features = stacked(envelope, shape.envelope, "stacked_envelope")
+    if shape.pitch:
+        features = add("Concat", [features, stacked(pitch_features, pitch.FEATURES, "stacked_pitch")], "stacked", axis=2)
+    y = add("Transpose", [features], "ticks", perm=[1, 0, 2])
+
+    following = []
     for number, layer in enumerate(model.lstm, 1):
-        weights = own(f"lstm{number}_w", gates_for_onnx(layer.weight_ih_l0)[None])
+        weight, bias = of_features(model) if number == 1 else (layer.weight_ih_l0, layer.bias_ih_l0)
+        weights = own(f"lstm{number}_w", gates_for_onnx(weight)[None])
         recurrence = own(f"lstm{number}_r", gates_for_onnx(layer.weight_hh_l0)[None])
-        biases = [gates_for_onnx(layer.bias_ih_l0), gates_for_onnx(layer.bias_hh_l0)]
-        bias = own(f"lstm{number}_b", np.concatenate(biases)[None])
+        biases = own(f"lstm{number}_b", np.concatenate([gates_for_onnx(bias), gates_for_onnx(layer.bias_hh_l0)])[None])
         states = [add("Unsqueeze", [f"{tag}{kind}{number}", first], f"initial_{kind}{number}") for kind in "hc"]
         outputs = [f"all{number}", f"last_h{number}", f"last_c{number}"]
-        add("LSTM", [y, weights, recurrence, bias, "", *states], *outputs, hidden_size=shape.units)
+        add("LSTM", [y, weights, recurrence, biases, "", *states], *outputs, hidden_size=shape.units)
         for kind in "hc":
-            add("Squeeze", [f"{tag}last_{kind}{number}", first], f"next_{kind}{number}")
+            following.append(add("Squeeze", [f"{tag}last_{kind}{number}", first], f"next_{kind}{number}"))
         y = add("Squeeze", [f"{tag}all{number}", second], f"y{number}")
 
-    # The state is linear in the gated sums, so the mean over an utterance needs no memory of its parts.
+    # The state is linear in the gated sums, so the mean over an utterance needs no memory of its parts. Tick by tick:
+    # reductions over the first axis take five times as long.
     product = add("MatMul", [y, own("gate_w", values(model.gate.weight.T))], "gate_product")
-    score = add("Add", [product, own("gate_b", values(model.gate.bias))], "gate_score")
-    gate = add("Sigmoid", [score], "gate")
+    gate = add("Sigmoid", [add("Add", [product, own("gate_b", values(model.gate.bias))], "gate_score")], "gate")
     gated = add("Mul", [gate, y], "gated")
-    total = add("Add", [f"{tag}total", add("ReduceSum", [gated, first], "step_total", keepdims=0)], "next_total")
-    gates = add("Add", [f"{tag}gates", add("ReduceSum", [gate, first], "step_gates", keepdims=0)], "next_gates")
-    largest = add("Max", [f"{tag}largest", add("ReduceMax", [y, first], "step_largest", keepdims=0)], "next_largest")
-    weight = add("Add", [gates, graph.constant("epsilon", np.float32([model.EPSILON]))], "weight")
+
+    def ticks(name: str) -> list[str]:
+        if shape.ticks == 1:
+            parts = [name]
+        else:
+            parts = [f"{name}_{tick}" for tick in range(1, shape.ticks + 1)]
+            graph.nodes.append(
+                helper.make_node("Split", [name], parts, name=f"{name}_by_tick", axis=0, num_outputs=shape.ticks)
+            )
+        return [graph.add("Squeeze", [part, first], f"{part}_of_tick") for part in parts]
+
+    total = add("Sum", [f"{tag}total", *ticks(gated)], "next_total")
+    gates = add("Sum", [f"{tag}gates", *ticks(gate)], "next_gates")
+    largest = add("Max", [f"{tag}largest", *ticks(y)], "next_largest")
+    weight = add("Add", [gates, graph.constant("epsilon", np.array(model.EPSILON, np.float32))], "weight")
     pooled = add("Concat", [add("Div", [total, weight], "gated_mean"), largest], "pooled", axis=1)
 
     def linear(name: str, layer: torch.nn.Linear, x: str) -> str:
@@ -121,9 +156,7 @@ def network(graph: Graph, model: StreamingLstm, pitch_features: list[str], tag: 
         return add("Gemm", [x, *weights], f"{name}_sum", transB=1)
 
     hidden = add("Relu", [linear("hidden", model.hidden, pooled)], "hidden")
-    logits = linear("output", model.output, hidden)
-    before = [f"{tag}next_{name}" for name in lstm_states(shape)]
-    return logits, add("Concat", [*before, total, largest, gates], "next_state_of_it", axis=1)
+    return linear("output", model.output, hidden), [*following, total, largest, gates]
 
 
 def lstm_states(shape: Shape) -> list[str]:
@@ -133,7 +166,7 @@ def lstm_states(shape: Shape) -> list[str]:
 def build(model: Ensemble) -> onnx.ModelProto:
     """The graph of one step; see `Ensemble.step`."""
     graph, members = Graph(), list(model.members)
-    of_pitch = pitched(graph, members[0]) if any(member.shape.pitch for member in members) else []
+    of_pitch = pitched(graph, members[0]) if any(member.shape.pitch for member in members) else None
     tags = [f"m{number}_" for number in range(1, len(members) + 1)]
     sizes = [size for member in members for size in member.shape.state_sizes]
     pieces = [
@@ -143,7 +176,7 @@ def build(model: Ensemble) -> onnx.ModelProto:
     graph.nodes.append(helper.make_node("Split", ["state", state_sizes], pieces, name="states", axis=1))
     said, following = zip(*(network(graph, member, of_pitch, tag) for member, tag in zip(members, tags)))
     graph.add("Mean", list(said), "logits")
-    graph.add("Concat", list(following), "next_state", axis=1)
+    graph.add("Concat", [piece for pieces in following for piece in pieces], "next_state", axis=1)
 
     tensor = lambda name, *dimensions: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *dimensions])
     made = helper.make_model(

@@ -14,7 +14,7 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt as _, FilterFn, LevelFilter, ParseError, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::{Filter, Layer, SubscriberExt as _};
+use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt as lines};
@@ -36,13 +36,15 @@ pub(super) fn install(
         .with_threads(false)
         .with_target(false)
         .with_tracked_inactivity(false)
+        // A stream's session is entered thirty times a second and logs nothing: whoever does log looks its trace up.
+        .with_context_activation(false)
         .with_filter(filter_fn(is_our_span).with_max_level_hint(LevelFilter::INFO));
     let bridge = loggers.map(OpenTelemetryTracingBridge::new);
     let bridge = bridge.map(|bridge| {
         // What the exporter's own connection logs would be exported, and so on without end.
         filter(settings).map(|logged| {
             let ours = by_target(|target| target.starts_with("undertone"));
-            bridge.with_filter(logged.and(ours))
+            InItsTrace(bridge).with_filter(logged.and(ours))
         })
     });
     let installed = tracing_subscriber::registry()
@@ -92,6 +94,21 @@ where
     }
 }
 
+/// A layer for which the trace of what is logged is the current one, as OpenTelemetry's bridge for logs expects.
+struct InItsTrace<L>(L);
+
+impl<S, L> Layer<S> for InItsTrace<L>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    L: Layer<S>,
+{
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let span = context.event_span(event).and_then(|span| trace::context_of(&span.id()));
+        let _current = span.map(opentelemetry::Context::attach);
+        self.0.on_event(event, context);
+    }
+}
+
 /// JSON lines of another format, with the trace and the span that they belong to.
 struct Traced<F>(F);
 
@@ -107,7 +124,8 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let Some((trace_id, span_id)) = trace::current_ids() else {
+        let span = context.lookup_current().and_then(|span| trace::context_of(&span.id()));
+        let Some((trace_id, span_id)) = span.as_ref().and_then(trace::ids) else {
             return self.0.format_event(context, writer, event);
         };
         let mut line = String::new();
