@@ -112,7 +112,7 @@ impl EmotionService for Echo {
 }
 
 /// The figures that `undertone bench` reads.
-async fn page(bytes: Arc<AtomicU64>) -> String {
+fn page(bytes: &AtomicU64) -> String {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let cpu = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
     let audio = bytes.load(Relaxed) as f64 / BYTES_PER_SECOND as f64;
@@ -133,7 +133,7 @@ fn main() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async move {
         let pages = axum::Router::new()
-            .route("/metrics", axum::routing::get(move || page(bytes.clone())))
+            .route("/metrics", axum::routing::get(move || async move { page(&bytes) }))
             .into_make_service();
         let listener = tokio::net::TcpListener::bind(http).await.unwrap();
         tokio::spawn(async move {
