@@ -61,7 +61,7 @@ impl RowShape {
 pub struct EngineSettings {
     /// Rows in one run at most.
     pub max_batch: usize,
-    /// How long the first request of a batch waits for others at most, see [`Pace`].
+    /// How long the first request of a batch waits for others at most: so long once the engine is busy.
     pub max_wait: Duration,
     /// Requests that may wait. A session has one request under way at a time, so this many sessions
     /// can ask at once before one of them waits for room.
