@@ -70,7 +70,7 @@ PYTHON
     stop
 }
 
-# serve NAME SCHEME ARGUMENTS...: a fresh server, which answers before this returns.
+# serve ARGUMENTS...: a fresh server, which answers before this returns.
 serve() {
     "$undertone" serve --grpc-address "$grpc" --http-address "$http" --log error --max-load 0 --escalation-store "" "$@" &
     server=$!

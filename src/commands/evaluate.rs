@@ -16,7 +16,7 @@ use crate::evaluation::{self, CHUNK, Condition, Evaluation, Plan, Protocol, Run}
 use crate::model::{LoadSettings, Model};
 use crate::wire::parse::default_analysis;
 
-/// Streams in flight unless told otherwise: as many as the engine batches at most.
+/// Streams in flight unless told otherwise: a run of so many rows costs little more per row than a larger one.
 const JOBS: usize = 64;
 
 #[derive(Debug, clap::Args)]

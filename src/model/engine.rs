@@ -241,8 +241,8 @@ impl<R: Runner> Worker<R> {
     }
 
     /// Takes what waits; if the batch is not full, lets others join until its first has waited for
-    /// as long as the pace says. The thread sleeps that time out instead of waking for each request: a wake-up costs
-    /// more than a row.
+    /// as long as the pace says. The thread sleeps that time out instead of waking for each request: a
+    /// wake-up costs more than a row.
     fn gather(&mut self, requests: &mut Vec<Request>) {
         let max = self.settings.max_batch.max(1);
         if self.inbox.len() + requests.len() < max {
@@ -324,8 +324,8 @@ impl<R: Runner> Worker<R> {
 
 /// How long a batch's first request waits for others.
 ///
-/// An engine with little to do has nobody to wait for, and CPU time to spare: who asks is answered at once. The busier it
-/// is, the more join in a wait, and the more is saved by it.
+/// An engine with little to do has nobody to wait for, and CPU time to spare: who asks is answered at once.
+/// The busier it is, the more join in a wait, and the more is saved by it.
 #[derive(Debug, Default)]
 struct Pace {
     /// Share of its time that the engine was busy, lately.

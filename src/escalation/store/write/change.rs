@@ -48,7 +48,7 @@ impl Pen<'_> {
         }
     }
 
-    pub(super) async fn raise(
+    async fn raise(
         &mut self,
         origin: &Origin,
         decision: &Decision,
@@ -81,7 +81,7 @@ impl Pen<'_> {
     }
 
     /// An update or the end of what was raised before.
-    pub(super) async fn follow(
+    async fn follow(
         &mut self,
         origin: &Origin,
         decision: &Decision,
@@ -109,7 +109,7 @@ impl Pen<'_> {
         Ok(Recorded::New(vec![occurrence]))
     }
 
-    pub(super) async fn acknowledge(
+    async fn acknowledge(
         &mut self,
         mut escalation: Escalation,
         (actor, identity): (String, Option<String>),
@@ -140,7 +140,7 @@ impl Pen<'_> {
     }
 
     /// The newest escalation of that origin, rule, channel and onset.
-    pub(super) async fn latest_at(
+    async fn latest_at(
         &mut self,
         origin: &Origin,
         decision: &Decision,
@@ -168,7 +168,7 @@ impl Pen<'_> {
         row.map(|row| occurrence(&column::<String>(&row, 0)?)).transpose()
     }
 
-    pub(super) async fn insert(
+    async fn insert(
         &mut self,
         escalation: &Escalation,
         onset: SamplePos,
@@ -243,7 +243,7 @@ impl Pen<'_> {
         Ok(occurrence)
     }
 
-    pub(super) async fn rewrite(&mut self, escalation: &Escalation) -> Result<(), StoreError> {
+    async fn rewrite(&mut self, escalation: &Escalation) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE escalations SET state = $1, updated_at = $2, session_ended = $3, document = $4 \
              WHERE id = $5",

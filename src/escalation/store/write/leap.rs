@@ -23,9 +23,9 @@ impl Writer {
 
 impl Pen<'_> {
     /// If the date has leapt, leases and sessions begin anew with their whole length, what was to be tried
-    /// later is tried now, and the retention of what happened while the clock was behind begins anew. All replicas may do so, each when it notices: what is set does not add up. A replica
-    /// that is wrong about it (its machine was suspended) does no harm either: a lease lasts once more, an attempt
-    /// comes early.
+    /// later is tried now, and the retention of what happened while the clock was behind begins anew. All
+    /// replicas may do so, each when it notices: what is set does not add up. A replica that is wrong about it
+    /// (its machine was suspended) does no harm either: a lease lasts once more, an attempt comes early.
     pub(super) async fn heed_leap(&mut self, terms: &Terms) -> Result<(), StoreError> {
         let Some(leap) = self.look.and_then(|look| self.clock.leap(&look)) else {
             return Ok(());
