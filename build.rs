@@ -12,7 +12,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=models/undertone-four");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let descriptors = protox::compile(
-        ["undertone/v1/emotion_service.proto", "undertone/v1/escalation_service.proto"],
+        [
+            "undertone/v1/emotion_service.proto",
+            "undertone/v1/escalation_service.proto",
+            "undertone/v1/session_service.proto",
+        ],
         ["proto"],
     )?;
     std::fs::write(out.join("undertone.v1.descriptors"), descriptors.encode_to_vec())?;
