@@ -78,7 +78,7 @@ macro_rules! settings {
 settings! {
     /// Address of the gRPC port.
     grpc_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), "UNDERTONE_GRPC_ADDRESS";
-    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions.
+    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions, audio over WebSocket.
     http_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)), "UNDERTONE_HTTP_ADDRESS";
     /// PEM file with the server's certificate and those between it and its authority; with `tls_key` both ports
     /// speak TLS. Read again when it changes [default: no TLS]
@@ -109,6 +109,14 @@ settings! {
     jwks_retry: Span = secs(10), "UNDERTONE_JWKS_RETRY";
     /// Longest time that fetching an issuer's keys may take; the opening of a call may wait for it.
     jwks_timeout: Span = secs(5), "UNDERTONE_JWKS_TIMEOUT";
+    /// Origins of web pages that may call over WebSocket and gRPC-Web besides the server's own, with commas between
+    /// them, such as `https://app.example`; `*` for all [default: none]
+    allowed_origins: String = String::new(), "UNDERTONE_ALLOWED_ORIGINS";
+    /// How telephone systems call the HTTP port, such as `https://emotion.example`, where that is not what their
+    /// requests say: their signatures are over it [default: the header Host]
+    public_url: String = String::new(), "UNDERTONE_PUBLIC_URL";
+    /// Connections of the HTTP port open at once at most: scrapers, probes, audio over WebSocket.
+    max_http_connections: u32 = 1024, "UNDERTONE_MAX_HTTP_CONNECTIONS";
     /// Whether ports may be reached from other machines without TLS, or by everybody.
     insecure: bool = false, "UNDERTONE_INSECURE", (num_args = 0..=1, require_equals = true, default_missing_value = "true");
     /// Path of ONNX Runtime's shared library, if it is not where `make setup` puts it [default: found]
@@ -130,7 +138,7 @@ settings! {
     /// Resident memory above which further streams are refused, in bytes; 0 for nine tenths of what the
     /// control group or the machine has.
     max_memory: u64 = 0, "UNDERTONE_MAX_MEMORY";
-    /// Connections of the gRPC port open at once at most; further ones are closed. The HTTP port has 128.
+    /// Connections of the gRPC port open at once at most; further ones are closed.
     max_connections: u32 = 8192, "UNDERTONE_MAX_CONNECTIONS";
     /// Those of one address; 0 for no limit. Behind a proxy all have its address.
     max_connections_per_address: u32 = 0, "UNDERTONE_MAX_CONNECTIONS_PER_ADDRESS";
