@@ -8,7 +8,7 @@ ARGS ?=
 UNDERTONE_CORPORA ?=
 export UNDERTONE_CORPORA
 
-.PHONY: help setup serve test test-servers test-rust test-python crash rolling soak test-image test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench clean
+.PHONY: help setup serve test test-servers test-rust test-python test-clients-python test-typescript test-integrations python typescript node crash rolling soak test-image test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,7 +22,7 @@ setup: ## Check for Rust and Python, fetch ONNX Runtime.
 serve: setup ## Serve on loopback with the embedded model.
 	$(CARGO) run --release --bin undertone -- serve $(ARGS)
 
-test: test-rust test-python ## Run every test but training's.
+test: test-rust test-python test-clients-python test-integrations test-typescript ## Run every test but training's.
 
 # Where tools are installed that cargo does not bring.
 TOOLS ?= .tools
@@ -50,10 +50,61 @@ endif
 
 # Of cloudcoil only the schemas are wanted, not its plugin, which starts clusters.
 # The binary that the Rust tests have built: alone it would be built, with what it needs, for other features.
+BINARY = $$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
 test-python: setup .venv-test/ready
 	$(CARGO) test --no-run --test it
-	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
+	UNDERTONE_BIN="$(BINARY)/debug/undertone" \
 		.venv-test/bin/python -m pytest -q -p no:cacheprovider -p no:cloudcoil tests/python
+
+python: .venv-clients/ready ## Build the Python client: a wheel and a source distribution in target/python.
+	.venv-clients/bin/python -m build --quiet --no-isolation --outdir target/python clients/python
+
+test-clients-python: setup .venv-clients/ready ## Check and test the Python client against a real server.
+	$(CARGO) test --no-run --test it
+	cd clients/python && ../../.venv-clients/bin/ruff check . && ../../.venv-clients/bin/ruff format --check . && ../../.venv-clients/bin/mypy
+	UNDERTONE_BIN="$(BINARY)/debug/undertone" && export UNDERTONE_BIN && cd clients/python && \
+		../../.venv-clients/bin/python -m pytest -q -p no:cacheprovider
+
+# The package is installed anew when the protocol or what makes code of it changes.
+.venv-clients/ready: clients/python/requirements-test.txt clients/python/pyproject.toml clients/python/generate.py clients/python/hatch_build.py $(wildcard proto/undertone/v1/*.proto)
+	$(PYTHON) -m venv .venv-clients || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --requirement clients/python/requirements-test.txt
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable clients/python
+	touch $@
+
+INTEGRATIONS = pipecat-undertone livekit-plugins-undertone langchain-undertone
+
+test-integrations: setup .venv-integrations/ready ## Check and test the plug-ins for agent frameworks, with the frameworks themselves.
+	$(CARGO) test --no-run --test it
+	cd integrations && ../.venv-integrations/bin/ruff check . && ../.venv-integrations/bin/ruff format --check .
+	for package in $(INTEGRATIONS); do (cd integrations/$$package && ../../.venv-integrations/bin/mypy) || exit 1; done
+	UNDERTONE_BIN="$(BINARY)/debug/undertone" \
+		.venv-integrations/bin/python -m pytest -q -p no:cacheprovider integrations
+
+# Byte code is not made beforehand: of what the frameworks bring, most is never loaded.
+.venv-integrations/ready: integrations/requirements-test.txt $(wildcard integrations/*/pyproject.toml) clients/python/pyproject.toml clients/python/generate.py clients/python/hatch_build.py $(wildcard proto/undertone/v1/*.proto)
+	$(PYTHON) -m venv .venv-integrations || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--requirement integrations/requirements-test.txt --editable clients/python $(INTEGRATIONS:%=--editable integrations/%)
+	touch $@
+
+# What the TypeScript client and its tests in a browser need.
+node:
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+		{ echo "Node.js is missing: install version 20 or later (Debian 13: apt-get install nodejs npm)" >&2; exit 1; }
+	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' || \
+		{ echo "Node.js is too old: version 20 or later is needed, this is $$(node --version)" >&2; exit 1; }
+
+typescript: node ## Build the TypeScript client: an npm package in target/typescript.
+	mkdir -p target/typescript
+	cd clients/typescript && npm ci --no-fund --no-audit --loglevel error && npm run build && npm pack --silent --pack-destination ../../target/typescript
+
+test-typescript: setup node ## Check and test the TypeScript client against a real server and in a browser.
+	@command -v chromium >/dev/null || test -n "$$CHROMIUM" || \
+		{ echo "Chromium is missing: apt-get install chromium, or set CHROMIUM to a browser like it" >&2; exit 1; }
+	$(CARGO) test --no-run --test it
+	UNDERTONE_BIN="$(BINARY)/debug/undertone" && export UNDERTONE_BIN && cd clients/typescript && \
+		npm ci --no-fund --no-audit --loglevel error && npm run build && npm test
 
 # How often servers are killed under load, on each of the databases.
 CRASHES ?= 100
@@ -77,7 +128,7 @@ SOAK_OUT ?= target/soak
 
 soak: setup .venv-soak/ready ## Load a server with STREAMS for SECONDS, some of whom misbehave; nothing may grow or be left.
 	$(CARGO) build --release
-	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/release/undertone" \
+	UNDERTONE_BIN="$(BINARY)/release/undertone" \
 		.venv-soak/bin/python benches/soak --streams $(STREAMS) --seconds $(SECONDS) --out $(SOAK_OUT)
 
 .venv-soak/ready: benches/soak/requirements.txt
@@ -112,7 +163,7 @@ test-training: setup .venv-training/ready ## Run training's tests (fetches PyTor
 
 test-finetune: setup .venv-training/finetune ## Run the tests of tuning and importing other encoders.
 	$(CARGO) test --no-run --test it
-	UNDERTONE_BIN="$$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/undertone" \
+	UNDERTONE_BIN="$(BINARY)/debug/undertone" \
 		.venv-training/bin/python -m pytest -q -p no:cacheprovider training/tests_finetune
 
 deny: $(TOOLS)/bin/cargo-deny ## Check the dependencies' licences, sources and advisories (installs cargo-deny).
@@ -202,5 +253,6 @@ model: setup .venv-training/ready ## Extract features, train, judge and describe
 	.venv-training/bin/python training/card.py --model models/$(MODEL)
 
 clean: ## Remove what was built and fetched; inputs that fuzzing found (FUZZ_HOME/corpus) stay.
-	rm -rf target fuzz/target fuzz/artifacts generated .image .onnxruntime .tools .venv .venv-test .venv-soak .venv-training .venv-sbom
+	rm -rf target fuzz/target fuzz/artifacts generated .image .onnxruntime .tools .venv .venv-test .venv-soak .venv-training .venv-sbom .venv-clients .venv-integrations
+	rm -rf clients/typescript/node_modules clients/typescript/dist clients/typescript/src/gen clients/python/src/undertone/_generated
 	rm -rf $(FUZZ_HOME)/bin $(FUZZ_HOME)/.crates.toml $(FUZZ_HOME)/.crates2.json sbom-crates.json

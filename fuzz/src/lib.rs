@@ -3,6 +3,7 @@
 
 pub mod audio;
 pub mod identities;
+pub mod json;
 pub mod policy;
 pub mod resume;
 pub mod session;

@@ -48,6 +48,8 @@ pub const ALL: &[Values] = &[
             "TOKEN_EXPIRED",
             "TOKEN_INVALID",
             "CERTIFICATE_UNKNOWN",
+            "SIGNATURE_MISSING",
+            "SIGNATURE_INVALID",
             "KEYS_UNAVAILABLE",
             "ROLE_MISSING",
             "METHOD_UNKNOWN",

@@ -112,6 +112,19 @@ fn remote(traceparent: Option<&str>, tracestate: Option<&str>) -> Context {
 
 /// The span of one call. Its parent is what the caller's headers say, and so is whether it is sampled.
 pub fn call(method: &'static str, traceparent: Option<&str>, tracestate: Option<&str>) -> Span {
+    let span = incoming(method, traceparent, tracestate);
+    span.set_attribute("rpc.system.name", "grpc");
+    span
+}
+
+/// The span of a stream over WebSocket, which is named after its path.
+pub fn socket(path: &'static str, traceparent: Option<&str>, tracestate: Option<&str>) -> Span {
+    let span = incoming(path, traceparent, tracestate);
+    span.set_attribute("network.protocol.name", "websocket");
+    span
+}
+
+fn incoming(method: &'static str, traceparent: Option<&str>, tracestate: Option<&str>) -> Span {
     let span = tracing::info_span!(
         parent: None,
         "call",
@@ -129,7 +142,6 @@ pub fn call(method: &'static str, traceparent: Option<&str>, tracestate: Option<
             let _ = span.set_parent(parent);
         }
     }
-    span.set_attribute("rpc.system.name", "grpc");
     span
 }
 

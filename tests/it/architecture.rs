@@ -23,7 +23,10 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["symphonia"], &["audio/container.rs"]),
     (&["rubato"], &["audio/resample.rs"]),
     (&["rustfft", "pulp"], &["features/"]),
-    (&["axum"], &["server/http.rs"]),
+    (&["axum", "futures_util"], &["server/http.rs", "server/ingress/"]),
+    (&["tower_http"], &["server/mod.rs"]),
+    (&["prost_reflect"], &["wire/json.rs"]),
+    (&["sfv"], &["server/identity/telephony.rs"]),
     (&["clap", "clap_complete"], &["config.rs", "config/values.rs", "commands/", "main.rs"]),
     (&["tower", "http_body"], &["server/calls.rs", "server/bounds.rs"]),
     (&["opentelemetry"], &["telemetry.rs", "telemetry/", "server/observe"]),
@@ -49,7 +52,13 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["maud", "png"], &["report/"]),
     (
         &["base64"],
-        &["report/", "escalation/sinks/", "server/identity/token.rs", "session/token.rs"],
+        &[
+            "report/",
+            "escalation/sinks/",
+            "server/identity/",
+            "server/ingress/twilio.rs",
+            "session/token.rs",
+        ],
     ),
     (&["chacha20poly1305"], &["session/token.rs"]),
     (&["postcard"], &["session/"]),
@@ -69,11 +78,18 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["tokio_rustls"], &["server/tls/"]),
     (&["x509_parser"], &["server/tls/", "server/identity/certificate.rs"]),
     (&["jsonwebtoken"], &["server/identity/"]),
-    (&["ring"], &["server/identity/provider.rs", "server/identity/token.rs"]),
+    (
+        &["ring"],
+        &[
+            "server/identity/provider.rs",
+            "server/identity/telephony.rs",
+            "server/identity/token.rs",
+        ],
+    ),
     (&["tower_layer"], &["server/identity/layer.rs"]),
     (&["minijinja"], &["escalation/sinks/", "policy/"]),
     (&["serde_saphyr"], &["yaml.rs", "yaml/", "policy/"]),
-    (&["schemars"], &["escalation/", "policy/", "server/identity/"]),
+    (&["schemars"], &["escalation/", "policy/", "secrets.rs", "server/identity/"]),
     (&["sqlx"], &["escalation/store/"]),
     (&["backon"], &["escalation/"]),
     (&["object_store", "parquet"], &["archive/"]),
@@ -243,7 +259,19 @@ fn repository_files() -> Vec<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         !(ignored.iter().any(|folder| path == folder)
             || name.starts_with(".venv")
-            || matches!(&*name, ".git" | "__pycache__" | ".pytest_cache" | "target"))
+            || matches!(
+                &*name,
+                ".git"
+                    | "__pycache__"
+                    | ".pytest_cache"
+                    | ".hypothesis"
+                    | ".mypy_cache"
+                    | ".ruff_cache"
+                    | "_generated"
+                    | "dist"
+                    | "node_modules"
+                    | "target"
+            ))
     };
     walkdir::WalkDir::new(root())
         .into_iter()

@@ -26,12 +26,17 @@ mod resume_target;
 #[allow(unreachable_pub, reason = "public for libFuzzer's target")]
 mod identities_target;
 
+#[path = "../../fuzz/src/json.rs"]
+#[allow(unreachable_pub, reason = "public for libFuzzer's target")]
+mod json_target;
+
 #[path = "../../fuzz/src/audio.rs"]
 #[allow(unreachable_pub, reason = "public for libFuzzer's target")]
 mod audio_target;
 
 use audio_target::{audio_decode, container_decode};
 use identities_target::identities_parse;
+use json_target::json_request;
 use policy_target::policy_parse;
 use resume_target::{resume_state, resume_token};
 use session_target::{session, session_with, stand_in};
@@ -98,6 +103,26 @@ proptest! {
         let at = at.index(text.len());
         let end = (at + length).min(text.len());
         identities_parse(&[&text[..at], &filling, &text[end..]].concat());
+    }
+
+    #[test]
+    fn no_damage_to_a_request_in_json_panics(
+        which in 0_usize..5,
+        at in any::<prop::sample::Index>(),
+        length in 0_usize..20,
+        filling in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let text: [&[u8]; 5] = [
+            include_bytes!("../../fuzz/corpus/json_request/config"),
+            include_bytes!("../../fuzz/corpus/json_request/audio"),
+            include_bytes!("../../fuzz/corpus/json_request/mark"),
+            include_bytes!("../../fuzz/corpus/json_request/turn"),
+            include_bytes!("../../fuzz/corpus/json_request/acknowledge"),
+        ];
+        let text = text[which];
+        let at = at.index(text.len());
+        let end = (at + length).min(text.len());
+        json_request(&[&text[..at], &filling, &text[end..]].concat());
     }
 
     #[test]

@@ -284,9 +284,10 @@ async fn who_may_watch_sees_the_sessions_of_its_own_tenant() {
         ("op", "all_tenants: true", "admin"),
     ] {
         let hash = hash(&format!("ut_{name}"));
-        identities += &format!(
+        let entry = format!(
             "  - {{name: {name}, {tenant}, roles: [{roles}], tokens: [{{hash: '{hash}'}}]}}\n"
         );
+        identities += &entry;
     }
     let server = Server::with(|settings| site.identities(settings, &identities)).await;
     let client = caller(crate::support::channel(server.grpc).await, Some("ut_ours"));

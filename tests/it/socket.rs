@@ -127,6 +127,7 @@ pub(crate) async fn own(address: SocketAddr) -> Socket {
 }
 
 /// A configuration for 16-bit mono at 16 kHz, with more.
+#[allow(clippy::needless_pass_by_value, reason = "it is made for this")]
 pub(crate) fn config(more: Value) -> Value {
     let mut config =
         json!({"audio": {"encoding": "AUDIO_ENCODING_LINEAR16", "sampleRateHz": 16000}});

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::hmac;
+use ring::hmac as mac;
 use sfv::{BareItem, Dictionary, FieldType as _, InnerList, List, ListEntry, Parser, StringRef};
 use tonic::codegen::http::HeaderMap;
 
@@ -44,7 +44,7 @@ const API_KEY: &str = "x-api-key";
 pub(super) struct TwilioAccount {
     /// Its SID.
     pub(super) account: String,
-    key: hmac::Key,
+    key: mac::Key,
     identity: Arc<Identity>,
 }
 
@@ -52,8 +52,8 @@ impl TwilioAccount {
     /// With its auth token.
     pub(super) fn new(account: String, auth_token: &str, identity: Arc<Identity>) -> Self {
         // What Twilio signs with; an attack on SHA-1's collisions is none on HMAC.
-        let algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
-        Self { account, key: hmac::Key::new(algorithm, auth_token.as_bytes()), identity }
+        let algorithm = mac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
+        Self { account, key: mac::Key::new(algorithm, auth_token.as_bytes()), identity }
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn of_twilio(
     let mut found = None;
     for account in accounts {
         for url in urls {
-            if hmac::verify(&account.key, url.as_bytes(), &signature).is_ok() {
+            if mac::verify(&account.key, url.as_bytes(), &signature).is_ok() {
                 found = Some((account.identity.clone(), account.account.clone()));
             }
         }
@@ -94,14 +94,14 @@ pub(super) struct AudioHookClient {
     /// The hash of its API key.
     pub(super) api_key: TokenHash,
     /// What it signs with; nothing, if its requests are not signed.
-    secret: Option<hmac::Key>,
+    secret: Option<mac::Key>,
     identity: Arc<Identity>,
 }
 
 impl AudioHookClient {
     /// With the client secret's bytes, if there is one.
     pub(super) fn new(api_key: TokenHash, secret: Option<&[u8]>, identity: Arc<Identity>) -> Self {
-        let secret = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret));
+        let secret = secret.map(|secret| mac::Key::new(mac::HMAC_SHA256, secret));
         Self { api_key, secret, identity }
     }
 }
@@ -160,7 +160,7 @@ impl Signed<'_> {
     /// What is wrong with it; `None` if there is none.
     fn verify(
         &self,
-        secret: &hmac::Key,
+        secret: &mac::Key,
         key: &str,
         now: SystemTime,
     ) -> Result<(), Option<&'static str>> {
@@ -177,7 +177,7 @@ impl Signed<'_> {
         let signature = signature.ok_or(Some("Signature has no bytes for Signature-Input"))?;
         check_parameters(input, key, now)?;
         let base = self.base(input)?;
-        hmac::verify(secret, base.as_bytes(), signature)
+        mac::verify(secret, base.as_bytes(), signature)
             .map_err(|_| Some("the signature is not by the client secret"))
     }
 
@@ -241,6 +241,23 @@ fn check_parameters(input: &InnerList, key: &str, now: SystemTime) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_signature_says_nothing_panics_and_nobody_is_let_in(
+            input in "[ -~]{0,120}", signature in "[ -~]{0,60}",
+        ) {
+            let refused = example(
+                |headers| {
+                    headers.insert("signature-input", input.parse().unwrap());
+                    headers.insert("signature", signature.parse().unwrap());
+                },
+                CREATED,
+            );
+            prop_assert!(refused.is_err());
+        }
+    }
 
     const URL: &str = "wss://mycompany.com/websocket";
 
@@ -249,8 +266,8 @@ mod tests {
     }
 
     fn signed(token: &str, url: &str) -> String {
-        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, token.as_bytes());
-        STANDARD.encode(hmac::sign(&key, url.as_bytes()))
+        let key = mac::Key::new(mac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, token.as_bytes());
+        STANDARD.encode(mac::sign(&key, url.as_bytes()))
     }
 
     #[test]
@@ -341,7 +358,7 @@ mod tests {
             headers.insert("signature-input", garbage.parse().unwrap());
             headers.insert("signature", "sig1=:AAAA:".parse().unwrap());
             let request = Signed { headers: &headers, authority: "", target: "" };
-            let key = hmac::Key::new(hmac::HMAC_SHA256, b"k");
+            let key = mac::Key::new(mac::HMAC_SHA256, b"k");
             assert!(request.verify(&key, "k", SystemTime::now()).is_err(), "{garbage}");
         }
     }

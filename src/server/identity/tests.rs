@@ -167,6 +167,36 @@ fn authorities_that_change_are_noticed() {
     let text = "schema: undertone.identities/v1\njwt: [{name: s, issuer: i, audience: [u], \
                 jwks: 'https://sso.example/keys', ca: ca.pem}]\n";
     let known = Identities::parse(text, &one).unwrap();
-    assert!(known.authorities_are_as_read(&one));
-    assert!(!known.authorities_are_as_read(&other) && !known.authorities_are_as_read(&Files));
+    assert!(known.files_are_as_read(&one));
+    assert!(!known.files_are_as_read(&other) && !known.files_are_as_read(&Files));
+}
+
+#[test]
+fn telephone_systems_prove_an_identity_and_their_secrets_stand_elsewhere() {
+    let account = "AC0123456789abcdef0123456789abcdef";
+    let one = |twilio: &str, audiohook: &str| {
+        parse(&format!(
+            "identities: [{{name: a, roles: [stream], twilio: [{twilio}], audiohook: [{audiohook}]}}]"
+        ))
+    };
+    let good = format!("{{account: {account}, auth_token: {{file: keys.json}}}}");
+    let known = one(&good, "{api_key: HASH}").unwrap();
+    assert_eq!((known.twilio.len(), known.audiohook.len()), (1, 1));
+    for (twilio, audiohook, words) in [
+        ("{account: AC1, auth_token: {env: X}}", "", "twilio[0].account"),
+        (&*format!("{{account: {account}, auth_token: {{env: X}}}}"), "", "variable X is not set"),
+        (&*format!("{{account: {account}, auth_token: {{file: none}}}}"), "", "cannot read none"),
+        (
+            &*format!("{{account: {account}, auth_token: hunter2}}"),
+            "",
+            "must not stand in this file",
+        ),
+        ("", "{api_key: ut_secret}", "audiohook[0].api_key"),
+        ("", "{api_key: HASH, client_secret: {file: keys.json}}", "no base64"),
+        ("", "{api_key: HASH}, {api_key: HASH}", "twice"),
+    ] {
+        let error = one(twilio, audiohook).unwrap_err();
+        assert!(error.contains(words), "{error}");
+        assert!(!error.contains("hunter2") && !error.contains("ut_secret"), "{error}");
+    }
 }

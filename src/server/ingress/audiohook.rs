@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use super::talk::{Ears, Heard, Mouth, close, talk};
 use super::{Ingress, refuse};
@@ -60,11 +61,13 @@ pub(super) async fn upgrade(
     let Ok(upgrade) = upgrade else {
         return refuse(StatusCode::BAD_REQUEST, "this is a WebSocket");
     };
+    let span = super::span("/v1/audiohook", &headers);
     let token = ingress.live.tasks.token();
     ingress.bounded(upgrade).on_upgrade(async move |socket| {
         let _token = token;
         let cut_off = ingress.live.cut_off.clone();
-        cut_off.run_until_cancelled(open(&ingress, identity, organisation, socket)).await;
+        let opened = open(&ingress, identity, organisation, socket).instrument(span);
+        cut_off.run_until_cancelled(opened).await;
     })
 }
 
@@ -206,8 +209,8 @@ fn envelope(text: &str, before: u64) -> Result<Envelope, String> {
     if envelope.version != "2" {
         return Err("version must be \"2\"".to_owned());
     }
-    if envelope.seq != before + 1 {
-        return Err(format!("seq is {}, not {}", envelope.seq, before + 1));
+    if before.checked_add(1) != Some(envelope.seq) {
+        return Err(format!("seq is {}, which does not follow {before}", envelope.seq));
     }
     Ok(envelope)
 }
@@ -439,6 +442,27 @@ impl Mouth for Voice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_comes_nothing_panics(
+            kind in "(open|ping|close|update|[a-z]{0,6})",
+            seq in any::<u64>(),
+            parameters in "[\"{}\\[\\]:,a-zA-Z0-9]{0,60}",
+            before in any::<u64>(),
+            text in ".{0,80}",
+        ) {
+            let nearly = format!(
+                r#"{{"version":"2","id":"i","type":"{kind}","seq":{seq},"parameters":{parameters}}}"#
+            );
+            for text in [&text, &nearly] {
+                if let Ok(envelope) = envelope(text, before) {
+                    let _ = asked(envelope, "o");
+                }
+            }
+        }
+    }
 
     const SESSION: &str = "e160e428-53e2-487c-977d-96989bf5c99d";
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 
@@ -36,6 +36,7 @@ use super::Live;
 use super::identity::{Gate, Refusal};
 use crate::config::Settings;
 use crate::session::Context;
+use crate::telemetry::trace;
 
 pub(super) use origin::Origins;
 
@@ -133,6 +134,12 @@ pub(super) fn routes(ingress: Arc<Ingress>) -> Router {
         .route("/v1/twilio", any(twilio::upgrade))
         .route("/v1/audiohook", any(audiohook::upgrade))
         .with_state(ingress)
+}
+
+/// The span of a stream over WebSocket.
+fn span(path: &'static str, headers: &HeaderMap) -> tracing::Span {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    trace::socket(path, header("traceparent"), header("tracestate"))
 }
 
 /// Why nobody is heard, in words of audio.

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};
+use tracing::Instrument as _;
 
 use super::talk::{Ears, Heard, Mouth, close, talk};
 use super::{Ingress, refuse, withheld};
@@ -61,6 +62,7 @@ pub(super) async fn upgrade(
         );
     }
     let credentials = credentials(&headers, &offered);
+    let span = super::span("/v1/stream", &headers);
     let token = ingress.live.tasks.token();
     ingress.bounded(upgrade).protocols([PROTOCOL]).on_upgrade(async move |socket| {
         let _token = token;
@@ -70,7 +72,7 @@ pub(super) async fn upgrade(
             ingress.gate.admit_as(Access::Role(Role::Stream), method, &credentials, None).await;
         let identity = admitted.map(|standing| standing.identity().clone());
         let identity = identity.map_err(|refusal| status::of_refusal(&refusal));
-        talk(&ingress, identity, socket, (Own, Own), None).await;
+        talk(&ingress, identity, socket, (Own, Own), None).instrument(span).await;
     })
 }
 

@@ -13,14 +13,15 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::Ingress;
 use crate::server::service::{refused, serve_stream};
 use crate::server::status;
 use crate::session::{OUTBOX, Source, SourceError};
+use crate::telemetry::trace;
 use crate::wire::event::Ingress as Way;
-use crate::wire::v1;
+use crate::wire::{code_name, v1};
 
 /// Replies of the protocol itself that may wait to be said; more are not said. Whoever asks for so many does not
 /// read.
@@ -173,6 +174,8 @@ pub(super) async fn talk<E, M>(
             (hearing.socket, ended.unwrap_or_else(|| Some(status::draining())))
         }
     };
+    let code = status.as_ref().map_or(Code::Ok, Status::code);
+    trace::call_ended(&tracing::Span::current(), code_name(code));
     let (words, frame) = mouth.last(status.as_ref());
     let farewell = async {
         if let Some(words) = words {

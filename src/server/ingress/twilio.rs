@@ -21,6 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use super::talk::{Ears, Heard, Mouth, close, talk};
 use super::{Ingress, refuse};
@@ -51,11 +52,12 @@ pub(super) async fn upgrade(
     let Ok(upgrade) = upgrade else {
         return refuse(StatusCode::BAD_REQUEST, "this is a WebSocket");
     };
+    let span = super::span("/v1/twilio", &headers);
     let token = ingress.live.tasks.token();
     ingress.bounded(upgrade).on_upgrade(async move |socket| {
         let _token = token;
         let ears = Call { account, track: None };
-        talk(&ingress, Ok(identity), socket, (ears, Mute), None).await;
+        talk(&ingress, Ok(identity), socket, (ears, Mute), None).instrument(span).await;
     })
 }
 
@@ -240,6 +242,32 @@ impl Mouth for Mute {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_comes_nothing_panics(texts in prop::collection::vec(
+            prop_oneof![
+                ".{0,80}",
+                // Nearly right, so that more than the outermost brace is looked at.
+                "(connected|start|media|stop|dtmf|[a-z]{0,5})".prop_flat_map(|event| {
+                    (Just(event), "[\"{}:,a-zA-Z0-9=+/]{0,60}").prop_map(|(event, rest)| {
+                        format!("{{\"event\":\"{event}\",\"{event}\":{{{rest}}}}}")
+                    })
+                }),
+                "[A-Za-z0-9+/=%]{0,40}".prop_map(|payload| {
+                    format!(r#"{{"event":"media","media":{{"track":"inbound","payload":"{payload}"}}}}"#)
+                }),
+                Just(start("{}", "[]")),
+            ],
+            0..8,
+        )) {
+            let mut call = call();
+            for text in texts {
+                let _ = hear(&mut call, &text);
+            }
+        }
+    }
 
     fn call() -> Call {
         Call { account: "AC1".to_owned(), track: None }
