@@ -198,6 +198,9 @@ settings! {
     min_checkpoint_interval: Span = secs(1), "UNDERTONE_MIN_CHECKPOINT_INTERVAL";
     /// Largest resume token, in bytes.
     max_resume_token_bytes: u32 = 1 << 20, "UNDERTONE_MAX_RESUME_TOKEN_BYTES";
+    /// How much of what a live session has heard is kept in memory, by its audio, for those who may look at it; 0s:
+    /// the newest estimate alone. Five minutes take 20 KiB a stream.
+    session_history: Span = secs(300), "UNDERTONE_SESSION_HISTORY";
     /// Rows in one engine run at most.
     engine_max_batch: u32 = 128, "UNDERTONE_ENGINE_MAX_BATCH";
     /// How long the first request of a batch waits for others at most. An engine that is busy for a quarter of its

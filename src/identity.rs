@@ -78,11 +78,11 @@ pub enum Role {
     Stream,
     /// Have clips analysed: `AnalyzeAudio`.
     Analyze,
-    /// List, read and follow escalations.
+    /// List, read and follow escalations and live sessions.
     Watch,
     /// Acknowledge escalations outside the stream that raised them.
     Acknowledge,
-    /// All of these, and the list of live sessions.
+    /// All of these, and `GET /sessions`.
     Admin,
 }
 

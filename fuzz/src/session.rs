@@ -125,6 +125,7 @@ fn context(models: &Models, strict: bool) -> Context {
             no_speech: Duration::from_secs(1),
             drain_deadline: Duration::from_secs(1),
             stage_interval: Duration::from_secs(10),
+            history: Duration::from_secs(300),
         },
         admission: Admission::new(
             Quotas::default(),

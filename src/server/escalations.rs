@@ -46,6 +46,7 @@ impl Escalations {
     pub(super) fn new(
         recorder: Recorder,
         newest: watch::Receiver<i64>,
+        watchers: Arc<Places>,
         settings: &Settings,
         draining: CancellationToken,
         live: Live,
@@ -53,7 +54,7 @@ impl Escalations {
         Self {
             recorder,
             newest,
-            watchers: Places::new(settings.max_watchers as usize, settings.share()),
+            watchers,
             heartbeat: settings.watch_heartbeat.0,
             send_timeout: settings.send_timeout.0,
             draining,
@@ -78,7 +79,9 @@ fn store(error: StoreError) -> Status {
 /// `PERMISSION_DENIED` if it asks for another tenant's.
 fn scoped(mut filter: Filter, caller: &Identity) -> Result<Filter, Status> {
     match (&filter.tenant, caller.reach()) {
-        (Some(asked), Some(own)) if asked != own => return Err(status::other_tenant()),
+        (Some(asked), Some(own)) if asked != own => {
+            return Err(status::other_tenant("filter.tenant"));
+        }
         (None, own) => filter.tenant = own.cloned(),
         (Some(_), _) => {}
     }

@@ -20,6 +20,7 @@ pub mod observe;
 mod places;
 mod reload;
 mod service;
+mod sessions;
 pub mod status;
 mod tls;
 
@@ -46,6 +47,7 @@ use crate::telemetry::metrics;
 use crate::wire::DESCRIPTORS;
 use crate::wire::v1::emotion_service_server::EmotionServiceServer;
 use crate::wire::v1::escalation_service_server::EscalationServiceServer;
+use crate::wire::v1::session_service_server::SessionServiceServer;
 
 use bounds::Bounds;
 use connections::Connections;
@@ -56,7 +58,9 @@ use identity::{GateLayer, IdentitiesError};
 pub use keys::keyring;
 use load::Patient;
 pub use observe::Observer;
+use places::Places;
 pub use service::Service;
+use sessions::Sessions;
 pub use tls::TlsError;
 use tls::{Handshakes, Port};
 
@@ -181,6 +185,7 @@ pub fn limits(settings: &Settings) -> Limits {
         no_speech: settings.no_speech_warning.0,
         drain_deadline: settings.drain_deadline.0,
         stage_interval: settings.trace_stage_interval.0,
+        history: settings.session_history.0,
     }
 }
 
@@ -347,10 +352,15 @@ pub async fn run(
         tasks.spawn(new_keys.keep(background.clone()));
     }
     entrance.keep(settings, &background, &tasks);
+    let watchers = Places::new(settings.max_watchers as usize, settings.share());
     let escalations = escalating.as_ref().map(|escalating| {
-        let serving = (&registry, &health, &draining);
+        let serving = (&registry, &health, &draining, &watchers);
         escalation_service(escalating, settings, serving, &background, &live)
     });
+    let sessions =
+        Sessions::new(registry.clone(), watchers, settings, draining.clone(), live.clone());
+    let sessions = SessionServiceServer::new(sessions).max_decoding_message_size(SMALL);
+    health.set_serving::<SessionServiceServer<Sessions>>().await;
     tasks.spawn(load::sample(admission.clone(), models.clone(), patient, background.clone()));
     // Both versions: most tools in the field still ask for the older one.
     let reflection_v1 = settings.reflection.then(|| reflection().build_v1()).transpose()?;
@@ -369,6 +379,7 @@ pub async fn run(
         .layer(Bounds::new(settings, closing.clone()))
         .add_service(health_service)
         .add_service(Doors::new(service, settings))
+        .add_service(sessions)
         .add_optional_service(escalations.map(|service| service.max_decoding_message_size(SMALL)))
         .add_optional_service(reflection_v1.map(|one| one.max_decoding_message_size(NAME_BYTES)))
         .add_optional_service(
@@ -408,6 +419,7 @@ pub async fn run(
     background.cancel();
     health.set_not_serving::<EmotionServiceServer<Service>>().await;
     health.set_not_serving::<EscalationServiceServer<Escalations>>().await;
+    health.set_not_serving::<SessionServiceServer<Sessions>>().await;
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     draining.cancel();
     let running = Running { live, recording, closing, grpc, http };
@@ -468,10 +480,11 @@ impl Running {
 fn escalation_service(
     escalating: &Escalating,
     settings: &Settings,
-    (registry, health, draining): (
+    (registry, health, draining, watchers): (
         &Arc<Registry>,
         &tonic_health::server::HealthReporter,
         &CancellationToken,
+        &Arc<Places>,
     ),
     background: &CancellationToken,
     live: &Live,
@@ -486,6 +499,7 @@ fn escalation_service(
     EscalationServiceServer::new(Escalations::new(
         recorder.clone(),
         seen,
+        watchers.clone(),
         settings,
         draining.clone(),
         live.clone(),

@@ -223,9 +223,15 @@ pub fn no_identity() -> Status {
 }
 
 /// What is asked for is another tenant's.
-pub fn other_tenant() -> Status {
-    let text = "this identity sees its own tenant's escalations only".to_owned();
-    field(Code::PermissionDenied, text, "OTHER_TENANT", "filter.tenant")
+pub fn other_tenant(name: &str) -> Status {
+    let text = "this identity sees what is its own tenant's only".to_owned();
+    field(Code::PermissionDenied, text, "OTHER_TENANT", name)
+}
+
+/// A session that is not live here.
+pub fn no_session(id: &str) -> Status {
+    let text = format!("no session {id:?} is live on this server");
+    field(Code::NotFound, text, "SESSION_NOT_FOUND", "id")
 }
 
 /// No more watches.

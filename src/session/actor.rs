@@ -121,6 +121,7 @@ impl Session<'_> {
     async fn greet(&mut self) -> Result<(), SessionError> {
         if let Some(alarm) = self.alarm.as_mut().filter(|_| self.paced_from.0 > 0) {
             alarm.greet(&mut self.told).await;
+            self.guard.entry.recent.in_force(alarm.in_force(None));
         }
         self.tell().await
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use super::recent::InForce;
 use crate::escalation::{
     Attended, Change, Escalation, Kind, Occurrence, Origin, Recorded, Recorder, Reply, State,
     Timestamp,
@@ -510,8 +511,12 @@ impl Alarm {
     }
 
     /// The escalations in force on a channel and the highest severity among them.
-    pub(super) fn in_force(&self, channel: u32) -> (Option<Severity>, Vec<Uuid>) {
-        let here = || self.open.iter().filter(move |open| open.channel == channel);
-        (here().map(|open| open.severity).max(), here().map(|open| open.id).collect())
+    pub(super) fn in_force(&self, channel: Option<u32>) -> InForce {
+        let here =
+            || self.open.iter().filter(move |open| channel.is_none_or(|c| c == open.channel));
+        InForce {
+            severity: here().map(|open| open.severity).max(),
+            ids: here().map(|open| open.id).collect(),
+        }
     }
 }

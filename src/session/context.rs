@@ -11,6 +11,7 @@ use super::registry::Registry;
 use crate::escalation::Recorder;
 use crate::model::Models;
 use crate::policy::{Library, Severity};
+use crate::wire::event::Ingress;
 use crate::wire::parse::Defaults;
 use crate::wire::v1;
 
@@ -41,6 +42,8 @@ pub struct Limits {
     pub drain_deadline: Duration,
     /// Time between two chunks whose stages are traced.
     pub stage_interval: Duration,
+    /// How much of what was heard is kept for those who look at it.
+    pub history: Duration,
 }
 
 /// How sessions raise escalations.
@@ -100,6 +103,11 @@ pub trait Source: Send {
     fn next(
         &mut self,
     ) -> impl Future<Output = Result<Option<v1::StreamEmotionRequest>, SourceError>> + Send;
+
+    /// The way it comes in.
+    fn ingress(&self) -> Ingress {
+        Ingress::Grpc
+    }
 }
 
 /// How a session ended well.

@@ -26,6 +26,7 @@ mod history;
 pub mod listener;
 pub mod load;
 mod opening;
+pub mod recent;
 pub mod registry;
 pub mod token;
 

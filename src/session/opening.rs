@@ -13,6 +13,7 @@ use super::analysis::{self, Analysis, AnalysisError};
 use super::checkpoint::{Progress, ResumeError, Resuming, Saved};
 use super::context::{Context, Escalating, Limits, Source};
 use super::error::{SessionError, invalid};
+use super::recent::Recent;
 use super::registry::{Entrance, Guard, Refused, SessionKey};
 use crate::escalation::{Occurrence, Origin};
 use crate::identity::Identity;
@@ -20,6 +21,7 @@ use crate::model::{Model, Models};
 use crate::policy::{MAX_BYTES, Policy};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::{SessionKind, SessionTrace};
+use crate::wire::event::Ingress;
 use crate::wire::parse::{PolicyChoice, StreamSettings, config_of, stream_config};
 use crate::wire::v1::stream_emotion_request::Message as Request;
 use crate::wire::{render, v1};
@@ -29,6 +31,7 @@ pub(super) struct Asked {
     config: v1::StreamConfig,
     settings: StreamSettings,
     pub(super) saved: Option<Saved>,
+    ingress: Ingress,
 }
 
 /// A session that can begin.
@@ -73,7 +76,7 @@ impl<'a> Opening<'a> {
         let Self { context, permit, asked, id, model, policy } = self;
         let mut limits = context.limits;
         limits.max_chunk_bytes = permit.chunk_bytes(limits.max_chunk_bytes);
-        let Asked { config, mut settings, saved } = asked;
+        let Asked { config, mut settings, saved, .. } = asked;
         let checkpoints = settings.checkpoint_interval.zip(context.resuming.clone());
         let checkpoints = checkpoints
             .map(|(asked, resuming)| (Checkpoints::interval(&resuming, asked), resuming));
@@ -171,7 +174,10 @@ impl<'a> Opening<'a> {
             key: SessionKey { tenant: caller.tenant.clone(), id: self.id.clone() },
             identity: caller.name.clone(),
             model: self.model.manifest.name.clone(),
+            policy: self.policy.as_ref().map_or_else(String::new, |(p, _)| p.name().to_owned()),
+            ingress: self.asked.ingress,
             labels: self.asked.settings.labels.clone(),
+            recent: Recent::new(self.model.manifest.labels(), self.context.limits.history),
             mailbox,
         };
         let registry = &self.context.registry;
@@ -211,7 +217,7 @@ pub(super) async fn read_config(
         None => return Err(SessionError::ConfigMissing { actual: "end of stream" }),
     };
     if !config.resume_token.is_empty() {
-        let resumed = resumed_config(context, caller, config);
+        let resumed = resumed_config(context, caller, config, source.ingress());
         if let Err(error) = &resumed {
             metrics().resume_asked(error.resume_refusal());
         }
@@ -221,7 +227,7 @@ pub(super) async fn read_config(
     if settings.checkpoint_interval.is_some() && context.resuming.is_none() {
         return Err(ResumeError::Off.into());
     }
-    Ok(Asked { config, settings, saved: None })
+    Ok(Asked { config, settings, saved: None, ingress: source.ingress() })
 }
 
 /// What a token holds, if it goes with what the client asks for besides.
@@ -229,6 +235,7 @@ fn resumed_config(
     context: &Context,
     caller: &Identity,
     mut asked: v1::StreamConfig,
+    ingress: Ingress,
 ) -> Result<Asked, SessionError> {
     let resuming = context.resuming.as_ref().ok_or(ResumeError::Off)?;
     let saved = resuming.open(caller, &std::mem::take(&mut asked.resume_token))?;
@@ -249,7 +256,7 @@ fn resumed_config(
     let mut settings = stream_config(&config, &context.defaults).map_err(SessionError::Invalid)?;
     // The defaults of this server may be others.
     settings.analysis = saved.analysis.settings().clone();
-    Ok(Asked { config, settings, saved: Some(saved) })
+    Ok(Asked { config, settings, saved: Some(saved), ingress })
 }
 
 fn saved_model(models: &Models, name: &str) -> Result<Arc<Model>, ResumeError> {

@@ -10,14 +10,16 @@ use dashmap::mapref::entry::Entry as Slot;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::escalation::Occurrence;
+use super::recent::Recent;
+use crate::escalation::{Occurrence, Timestamp};
 use crate::identity::Tenant;
+use crate::wire::event::Ingress;
 
 /// Longest wait for a session that is taken over to let go.
 const LETS_GO_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a session is known by: tenants name theirs as they like.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey {
     /// Whose it is.
     pub tenant: Tenant,
@@ -34,8 +36,14 @@ pub struct Entrance {
     pub identity: Arc<str>,
     /// The model's name.
     pub model: String,
+    /// The policy's name; empty if it has none.
+    pub policy: String,
+    /// The way its audio comes in.
+    pub ingress: Ingress,
     /// On whose behalf it listens.
     pub labels: BTreeMap<String, String>,
+    /// For what it hears.
+    pub recent: Recent,
     /// Where it hears what others do to its escalations, if it has a policy.
     pub mailbox: Option<mpsc::Sender<Occurrence>>,
 }
@@ -45,12 +53,20 @@ pub struct Entrance {
 pub struct Entry {
     /// When it began.
     pub began: Instant,
+    /// The same, by the clock on the wall.
+    pub opened_at: Timestamp,
     /// The identity that opened it.
     pub identity: Arc<str>,
     /// The model's name.
     pub model: String,
+    /// The policy's name; empty if it has none.
+    pub policy: String,
+    /// The way its audio comes in.
+    pub ingress: Ingress,
     /// On whose behalf it listens.
     pub labels: BTreeMap<String, String>,
+    /// What it has heard in its last minutes.
+    pub recent: Recent,
     /// Audio received, in milliseconds.
     pub audio_ms: AtomicU64,
     /// Estimates sent.
@@ -58,7 +74,7 @@ pub struct Entry {
     /// Cancelled when its client goes on with it in another stream.
     pub replaced: CancellationToken,
     /// Cancelled when it has left.
-    gone: CancellationToken,
+    pub gone: CancellationToken,
     /// Where it hears what others do to its escalations, if it has a policy.
     mailbox: Option<mpsc::Sender<Occurrence>>,
 }
@@ -126,12 +142,17 @@ impl Registry {
         match self.sessions.entry(entrance.key.clone()) {
             Slot::Occupied(_) => Err((Refused::Taken, entrance)),
             Slot::Vacant(slot) => {
-                let Entrance { key, identity, model, labels, mailbox } = entrance;
+                let Entrance { key, identity, model, policy, ingress, labels, recent, mailbox } =
+                    entrance;
                 let entry = Arc::new(Entry {
                     began: Instant::now(),
+                    opened_at: Timestamp::now(),
                     identity,
                     model,
+                    policy,
+                    ingress,
                     labels,
+                    recent,
                     audio_ms: AtomicU64::new(0),
                     estimates: AtomicU64::new(0),
                     replaced: CancellationToken::new(),
@@ -210,6 +231,21 @@ impl Registry {
         self.sessions.is_empty()
     }
 
+    /// The live session of that name.
+    pub fn get(&self, key: &SessionKey) -> Option<Arc<Entry>> {
+        self.sessions.get(key).map(|session| session.value().clone())
+    }
+
+    /// The live sessions of `tenant`, or of all: newest first, and of those of one moment by their keys.
+    pub fn all(&self, tenant: Option<&Tenant>) -> Vec<(SessionKey, Arc<Entry>)> {
+        let of_tenant = |key: &SessionKey| tenant.is_none_or(|tenant| *tenant == key.tenant);
+        let sessions = self.sessions.iter().filter(|session| of_tenant(session.key()));
+        let mut all: Vec<_> =
+            sessions.map(|session| (session.key().clone(), session.value().clone())).collect();
+        all.sort_by(|(a, one), (b, other)| (other.opened_at, a).cmp(&(one.opened_at, b)));
+        all
+    }
+
     /// The live sessions of `tenant`, or of all, oldest first.
     pub fn list(&self, tenant: Option<&Tenant>) -> Vec<Listed> {
         let of_tenant = |key: &SessionKey| tenant.is_none_or(|tenant| *tenant == key.tenant);
@@ -266,7 +302,10 @@ mod tests {
             key: SessionKey { tenant: tenant.parse().unwrap(), id: id.to_owned() },
             identity: "i".into(),
             model: "m".to_owned(),
+            policy: String::new(),
+            ingress: Ingress::Grpc,
             labels: BTreeMap::new(),
+            recent: Recent::new(&[], Duration::ZERO),
             mailbox: None,
         }
     }

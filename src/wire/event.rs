@@ -4,6 +4,19 @@ use crate::policy::Reading;
 use crate::tracking::{Affect, Judgement};
 use crate::units::SamplePos;
 
+/// The way a session's audio comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ingress {
+    /// gRPC.
+    Grpc,
+    /// The service's own protocol over WebSocket.
+    WebSocket,
+    /// Twilio Media Streams.
+    Twilio,
+    /// Genesys `AudioHook`.
+    AudioHook,
+}
+
 /// A rolling estimate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {

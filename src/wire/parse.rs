@@ -1,6 +1,7 @@
 //! Theirs to ours: a stream's configuration, checked, defaults filled in.
 
 mod escalations;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::units::{ChannelCount, SampleRate, duration_to_hops};
 pub use escalations::{
     Acknowledgement, PageStart, acknowledgement, cursor, filter, one_escalation, page,
 };
+pub use sessions::{SessionAsked, SessionsAsked, session, sessions};
 
 /// Shortest time between two estimates.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -133,6 +135,11 @@ pub struct StreamSettings {
 struct Check(Vec<Violation>);
 
 impl Check {
+    /// `value`, unless something was refused.
+    fn pass<T>(self, value: T) -> Result<T, Vec<Violation>> {
+        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
+    }
+
     fn refuse(&mut self, field: &'static str, problem: impl Into<String>) {
         self.0.push(Violation { field, problem: problem.into() });
     }

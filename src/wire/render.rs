@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use super::event::{ChannelSummary, Estimate, MarkReached, Utterance, Warning, WarningReason};
+use super::event::{
+    ChannelSummary, Estimate, Ingress, MarkReached, Utterance, Warning, WarningReason,
+};
 use super::parse::StreamSettings;
 use super::v1;
 use crate::audio::Encoding;
 use crate::emotion::Emotion;
 use crate::escalation::{Escalation, Kind, Occurrence, State, Timestamp};
+use crate::identity::Tenant;
 use crate::model::{Input, Manifest};
 use crate::policy::{Evidence, Policy, Severity};
 use crate::tracking::{Abstain, Affect, DimensionSource, Judgement};
@@ -98,9 +101,14 @@ pub fn estimate(e: &Estimate, labels: &[Emotion]) -> v1::Estimate {
     }
 }
 
+/// The highest severity of the escalations in force.
+pub fn highest(highest: Option<Severity>) -> v1::Severity {
+    highest.map_or(v1::Severity::Unspecified, severity)
+}
+
 /// Adds the escalations in force.
 pub fn in_force(estimate: &mut v1::Estimate, highest: Option<Severity>, ids: &[uuid::Uuid]) {
-    estimate.escalation_severity = highest.map_or(v1::Severity::Unspecified, severity).into();
+    estimate.escalation_severity = self::highest(highest).into();
     estimate.escalation_ids = ids.iter().map(ToString::to_string).collect();
 }
 
@@ -277,6 +285,21 @@ pub fn escalation_event(o: &Occurrence, durable: bool) -> v1::EscalationEvent {
         identity: o.identity.clone().unwrap_or_default(),
         durable,
     }
+}
+
+/// The way a session's audio comes in.
+pub fn ingress(ingress: Ingress) -> v1::Ingress {
+    match ingress {
+        Ingress::Grpc => v1::Ingress::Grpc,
+        Ingress::WebSocket => v1::Ingress::Websocket,
+        Ingress::Twilio => v1::Ingress::Twilio,
+        Ingress::AudioHook => v1::Ingress::Audiohook,
+    }
+}
+
+/// Where the next page of sessions begins: behind this one.
+pub fn sessions_token(opened_at: Timestamp, tenant: &Tenant, id: &str) -> String {
+    format!("{}/{tenant}/{id}", opened_at.0)
 }
 
 /// Where the next page begins.

@@ -31,6 +31,7 @@
 //! | [`stream_command`] | `undertone stream` with servers that end |
 //! | [`resume_state`] | streams that go on from a state |
 //! | [`tenants`] | who sees whose sessions and escalations |
+//! | [`sessions`] | live sessions, for those who did not open them |
 //! | [`fuzzing`] | any sequence of messages |
 #![allow(
     clippy::unwrap_used,
@@ -80,6 +81,7 @@ mod raw;
 mod resume;
 mod resume_state;
 mod resumer;
+mod sessions;
 mod signal;
 mod sinks;
 mod sinks_tls;

@@ -25,6 +25,9 @@ const TABLE: &[(&str, Access)] = &[
     ("/undertone.v1.EscalationService/GetEscalation", Access::Role(Role::Watch)),
     ("/undertone.v1.EscalationService/WatchEscalations", Access::Role(Role::Watch)),
     ("/undertone.v1.EscalationService/AcknowledgeEscalation", Access::Role(Role::Acknowledge)),
+    ("/undertone.v1.SessionService/ListSessions", Access::Role(Role::Watch)),
+    ("/undertone.v1.SessionService/GetSession", Access::Role(Role::Watch)),
+    ("/undertone.v1.SessionService/WatchSession", Access::Role(Role::Watch)),
     // Probes have no token, and learn nothing but whether there is a service.
     ("/grpc.health.v1.Health/*", Access::Anybody),
     ("/grpc.reflection.v1.ServerReflection/*", Access::Known),

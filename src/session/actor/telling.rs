@@ -11,6 +11,7 @@ use crate::emotion::Emotion;
 use crate::escalation::Kind;
 use crate::session::alarm::Told;
 use crate::session::error::SessionError;
+use crate::session::recent::Latest;
 use crate::telemetry::metrics;
 use crate::telemetry::stage::{self, Stage};
 use crate::tracking::Abstain;
@@ -38,6 +39,9 @@ impl Outbox<'_> {
 impl Session<'_> {
     /// Sends what there is to tell about escalations.
     pub(super) async fn tell(&mut self) -> Result<(), SessionError> {
+        if let Some(alarm) = self.alarm.as_ref().filter(|_| !self.told.is_empty()) {
+            self.guard.entry.recent.in_force(alarm.in_force(None));
+        }
         let mut told = std::mem::take(&mut self.told);
         for one in told.drain(..) {
             let response = match one {
@@ -103,11 +107,12 @@ impl Session<'_> {
                 let abstains = estimate.judgement.abstains.map(Abstain::name);
                 metrics().estimate(abstains);
                 self.trace.estimate(estimate.channel, abstains);
+                let channel = Some(estimate.channel);
+                let in_force = self.alarm.as_ref().map(|alarm| alarm.in_force(channel));
+                let in_force = in_force.unwrap_or_default();
                 let mut rendered = render::estimate(&estimate, labels);
-                if let Some(alarm) = &self.alarm {
-                    let (severity, ids) = alarm.in_force(estimate.channel);
-                    render::in_force(&mut rendered, severity, &ids);
-                }
+                render::in_force(&mut rendered, in_force.severity, &in_force.ids);
+                self.guard.entry.recent.estimate(Latest { estimate, in_force });
                 Some(Response::Estimate(rendered.into()))
             }
             Event::Utterance(utterance) => {
@@ -115,6 +120,7 @@ impl Session<'_> {
                 let speech = utterance.speech_hops * HOP_SAMPLES as u64;
                 let speech = samples_to_duration(speech).as_secs_f64();
                 self.trace.utterance(utterance.channel, speech);
+                self.guard.entry.recent.utterance(&utterance);
                 self.settings
                     .wants_utterances
                     .then(|| Response::Utterance(render::utterance(&utterance, labels).into()))

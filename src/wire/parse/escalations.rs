@@ -134,9 +134,9 @@ pub fn filter(filter: Option<&v1::EscalationFilter>) -> Result<Filter, Vec<Viola
 }
 
 /// Escalations on a page for who does not say.
-const PAGE: usize = 50;
+pub(super) const PAGE: usize = 50;
 /// Most escalations on a page.
-const MAX_PAGE: usize = 500;
+pub(super) const MAX_PAGE: usize = 500;
 
 /// A page's size and where it begins.
 pub type PageStart = (usize, Option<(Timestamp, Uuid)>);
