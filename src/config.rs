@@ -78,7 +78,7 @@ macro_rules! settings {
 settings! {
     /// Address of the gRPC port.
     grpc_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), "UNDERTONE_GRPC_ADDRESS";
-    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions.
+    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions, /mcp.
     http_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)), "UNDERTONE_HTTP_ADDRESS";
     /// PEM file with the server's certificate and those between it and its authority; with `tls_key` both ports
     /// speak TLS. Read again when it changes [default: no TLS]
@@ -269,6 +269,12 @@ settings! {
     delivery_poll: Span = ms(250), "UNDERTONE_DELIVERY_POLL";
     /// Whether the server answers gRPC reflection.
     reflection: bool = true, "UNDERTONE_REFLECTION";
+    /// Whether the HTTP port answers the Model Context Protocol at /mcp: the tools of language models.
+    mcp: bool = true, "UNDERTONE_MCP";
+    /// Names, with or without a port, by which /mcp is called besides localhost, such as those of a proxy in front:
+    /// `emotion.example,10.0.0.7:9464`. Pages of these may call it and, where no identities are configured, nobody calls
+    /// it by another name [default: none]
+    mcp_hosts: String = String::new(), "UNDERTONE_MCP_HOSTS";
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,undertone=debug`.
     log: String = "info".to_owned(), "UNDERTONE_LOG";
     /// How logs look: text or json.
@@ -414,6 +420,11 @@ fn of_key(key: &str) -> String {
 }
 
 impl Settings {
+    /// Names by which /mcp is called besides localhost.
+    pub fn mcp_hosts(&self) -> impl Iterator<Item = &str> {
+        self.mcp_hosts.split(',').map(str::trim).filter(|host| !host.is_empty())
+    }
+
     /// Attributes of the service that the operator has set.
     ///
     /// # Errors

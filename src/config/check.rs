@@ -18,6 +18,7 @@ impl Settings {
         self.check_shares()?;
         self.check_spans()?;
         self.check_telemetry()?;
+        self.check_hosts()?;
         self.check_exposure()
     }
 
@@ -161,6 +162,20 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    fn check_hosts(&self) -> Result<(), ConfigError> {
+        let fits = |host: &str| {
+            host.parse::<http::uri::Authority>()
+                .is_ok_and(|parsed| !parsed.host().is_empty() && !host.contains(['@', '*']))
+        };
+        match self.mcp_hosts().find(|host| !fits(host)) {
+            Some(wrong) => refused(
+                "mcp_hosts",
+                format!("{wrong:?} is no name; examples: emotion.example, 10.0.0.7:9464"),
+            ),
+            None => Ok(()),
+        }
     }
 
     fn check_telemetry(&self) -> Result<(), ConfigError> {

@@ -20,7 +20,10 @@ const META: &str = "undertone/error";
 
 /// Why something could not be done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Failure {
+pub(super) struct Failure(Box<What>);
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct What {
     /// The gRPC code as the specification writes it, such as `NOT_FOUND`.
     code: &'static str,
     /// What happened.
@@ -42,17 +45,21 @@ struct Field {
 }
 
 impl Failure {
+    fn new(what: What) -> Self {
+        Self(Box::new(what))
+    }
+
     /// An argument that cannot be used: what is wrong about it, and what would be right.
     pub(super) fn argument(name: &str, problem: impl Into<String>, remedy: &str) -> Self {
         let problem = problem.into();
-        Self {
+        Self::new(What {
             code: "INVALID_ARGUMENT",
             message: format!("{name} {problem}"),
             fields: vec![Field { name: name.to_owned(), problem }],
             reason: "INVALID_REQUEST".to_owned(),
             remedy: remedy.to_owned(),
             retry_after_s: None,
-        }
+        })
     }
 
     /// Arguments that are not what the schema says, in serde's words.
@@ -70,7 +77,7 @@ impl Failure {
 
     /// The credentials of this process cannot be read.
     pub(super) fn credentials(problem: String) -> Self {
-        Self {
+        Self::new(What {
             code: "UNAUTHENTICATED",
             message: problem,
             fields: Vec::new(),
@@ -79,7 +86,7 @@ impl Failure {
                 "mend the file or the variable that `undertone mcp` was told of, and call again"
                     .to_owned(),
             retry_after_s: None,
-        }
+        })
     }
 
     /// Whoever asked does not want it any more.
@@ -89,13 +96,13 @@ impl Failure {
 
     /// With what helps in this case.
     pub(super) fn with_remedy(mut self, remedy: &str) -> Self {
-        remedy.clone_into(&mut self.remedy);
+        remedy.clone_into(&mut self.0.remedy);
         self
     }
 
     /// With what helps where there is no such thing.
     pub(super) fn if_missing(self, remedy: &str) -> Self {
-        if self.code == "NOT_FOUND" { self.with_remedy(remedy) } else { self }
+        if self.0.code == "NOT_FOUND" { self.with_remedy(remedy) } else { self }
     }
 
     /// As a tool says it.
@@ -114,7 +121,7 @@ impl Failure {
     pub(super) fn into_protocol_error(self, uri: &str) -> ErrorData {
         let message = format!("{uri}: {self}");
         let data = serde_json::to_value(&self).ok();
-        match self.code {
+        match self.0.code {
             "NOT_FOUND" => ErrorData::resource_not_found(message, data),
             "INVALID_ARGUMENT" => ErrorData::invalid_params(message, data),
             _ => ErrorData::internal_error(message, data),
@@ -124,11 +131,12 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.message)?;
-        for Field { name, problem } in &self.fields {
+        let What { code, message, fields, reason, remedy, .. } = &*self.0;
+        write!(f, "{code}: {message}")?;
+        for Field { name, problem } in fields {
             write!(f, "\nfield: {name}: {problem}")?;
         }
-        write!(f, "\nreason: {}\nremedy: {}", self.reason, self.remedy)
+        write!(f, "\nreason: {reason}\nremedy: {remedy}")
     }
 }
 
@@ -148,14 +156,14 @@ impl From<Status> for Failure {
             Some(delay) => format!("call again in {:.1} s", delay.as_secs_f64()),
             None => remedy(&status, &reason).to_owned(),
         };
-        Self {
+        Self::new(What {
             code: code_name(status.code()),
             message: in_words(&status),
             fields,
             reason,
             remedy,
             retry_after_s: retry.map(|retry| retry.as_secs_f64()),
-        }
+        })
     }
 }
 
@@ -225,16 +233,16 @@ mod tests {
             details.set_retry_info(Some(Duration::from_secs(2)));
         });
         assert!(failure.to_string().ends_with("remedy: call again in 2.0 s"), "{failure}");
-        assert_eq!(failure.retry_after_s, Some(2.0));
+        assert_eq!(failure.0.retry_after_s, Some(2.0));
         let failure = refused(Code::PermissionDenied, "ROLE_MISSING", |_| {});
-        assert!(failure.remedy.contains("the role"), "{failure}");
+        assert!(failure.0.remedy.contains("the role"), "{failure}");
     }
 
     #[test]
     fn a_server_that_says_nothing_of_itself_has_a_reason_and_a_remedy_too() {
         let failure = Failure::from(Status::unimplemented(""));
-        assert_eq!(failure.reason, "UNIMPLEMENTED");
-        assert!(failure.remedy.contains("another version"), "{failure}");
+        assert_eq!(failure.0.reason, "UNIMPLEMENTED");
+        assert!(failure.0.remedy.contains("another version"), "{failure}");
     }
 
     #[test]
@@ -247,9 +255,9 @@ mod tests {
         }
         let of =
             |text: &str| Failure::arguments(&serde_json::from_str::<Arguments>(text).unwrap_err());
-        assert_eq!(of("{}").fields[0].name, "session_id");
-        assert_eq!(of(r#"{"tone": 1}"#).fields[0].name, "tone");
-        assert_eq!(of(r#"{"session_id": 1}"#).fields[0].name, "arguments");
+        assert_eq!(of("{}").0.fields[0].name, "session_id");
+        assert_eq!(of(r#"{"tone": 1}"#).0.fields[0].name, "tone");
+        assert_eq!(of(r#"{"session_id": 1}"#).0.fields[0].name, "arguments");
     }
 
     #[test]

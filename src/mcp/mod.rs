@@ -228,9 +228,8 @@ pub async fn over_stdio(tools: Tools, stop: CancellationToken) -> Result<(), Std
     let served = tools.serve_with_ct(rmcp::transport::stdio(), stop).await;
     match served {
         Ok(service) => match service.waiting().await? {
-            QuitReason::Cancelled | QuitReason::Closed => Ok(()),
             QuitReason::JoinError(error) => Err(error.into()),
-            // Whatever else it may be one day, it has ended.
+            // The input has ended, or it was told to stop.
             _ => Ok(()),
         },
         Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {

@@ -108,7 +108,7 @@ fn message(task: &str, heard: &str) -> String {
 async fn heard(id: &str, tenant: String, calls: &Calls) -> Result<String, Failure> {
     let session = calls.session(history_request(id.to_owned(), tenant.clone(), History::MINUTES));
     let session = session.await?;
-    let mut heard = History::new(&session, History::POINTS).into_words();
+    let mut heard = History::new(&session, History::POINTS).unlimited_words().to_owned();
     let filter = v1::EscalationFilter {
         session_id: id.to_owned(),
         tenant,
@@ -126,7 +126,7 @@ async fn heard(id: &str, tenant: String, calls: &Calls) -> Result<String, Failur
                 let alone =
                     v1::GetEscalationResponse { escalation: Some(escalation), history: Vec::new() };
                 heard.push('\n');
-                heard.push_str(&Explained::new(&alone).into_words());
+                heard.push_str(Explained::new(&alone).unlimited_words());
             }
         }
         // A server without a store raises nothing; one that cannot say must not read like one.

@@ -47,9 +47,9 @@ fn tool<In: JsonSchema + 'static, Out: JsonSchema + 'static>(
 }
 
 /// The tools of a process that may read files of whoever started it.
-static LOCAL: LazyLock<Vec<Tool>> = LazyLock::new(|| table::<audio::LocalArguments>());
+static LOCAL: LazyLock<Vec<Tool>> = LazyLock::new(table::<audio::LocalArguments>);
 /// The tools over HTTP: never a path of the server's.
-static REMOTE: LazyLock<Vec<Tool>> = LazyLock::new(|| table::<audio::Arguments>());
+static REMOTE: LazyLock<Vec<Tool>> = LazyLock::new(table::<audio::Arguments>);
 
 fn table<Audio: JsonSchema + 'static>() -> Vec<Tool> {
     vec![
@@ -156,7 +156,7 @@ fn parse<T: DeserializeOwned>(arguments: Option<JsonObject>) -> Result<T, Failur
 }
 
 /// A number between two others, both included.
-fn within<T: PartialOrd + std::fmt::Display>(
+fn within<T: PartialOrd + Copy + std::fmt::Display>(
     name: &str,
     value: T,
     min: T,

@@ -127,6 +127,7 @@ pub(super) enum State {
 }
 
 /// A live session.
+#[expect(clippy::struct_field_names, reason = "tools take it by this name")]
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Session {
     /// Its name.
@@ -137,9 +138,9 @@ pub(super) struct Session {
     pub(super) identity: String,
     /// On whose behalf it listens, and other notes.
     pub(super) labels: BTreeMap<String, String>,
-    /// The model's name, see undertone://models.
+    /// The model's name, see `undertone://models`.
     pub(super) model: String,
-    /// The policy's name, see undertone://policies; null if nothing can be raised.
+    /// The policy's name, see `undertone://policies`; null if nothing can be raised.
     pub(super) policy: Option<String>,
     /// The way its audio comes in: grpc, websocket, twilio or audiohook.
     pub(super) ingress: String,
@@ -195,6 +196,7 @@ pub(super) struct Evidence {
 }
 
 /// An escalation as it stands.
+#[expect(clippy::struct_field_names, reason = "tools take it by this name")]
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Escalation {
     /// Its id, a UUID.
@@ -411,13 +413,6 @@ impl State {
 
 impl From<&v1::Session> for Session {
     fn from(session: &v1::Session) -> Self {
-        let highest = session.latest.iter().map(v1::Estimate::escalation_severity).max();
-        let mut escalation_ids: Vec<String> = Vec::new();
-        for id in session.latest.iter().flat_map(|estimate| &estimate.escalation_ids) {
-            if !escalation_ids.contains(id) {
-                escalation_ids.push(id.clone());
-            }
-        }
         Self {
             session_id: session.id.clone(),
             tenant: session.tenant.clone(),
@@ -429,8 +424,8 @@ impl From<&v1::Session> for Session {
             opened_at: moment(session.opened_at.as_ref()),
             audio_s: seconds(session.audio.as_ref()),
             estimates: session.estimates,
-            severity: highest.and_then(Severity::of),
-            escalation_ids,
+            severity: Severity::of(session.escalation_severity()),
+            escalation_ids: session.escalation_ids.clone(),
             latest: session.latest.iter().map(Estimate::from).collect(),
         }
     }
@@ -542,19 +537,6 @@ mod tests {
         let estimate = Estimate::from(&v1::Estimate::default());
         assert!(estimate.sounds.abstains && estimate.sounds.distress.is_none());
         assert_eq!(estimate.sounds.abstains_because, Some(Abstention::NoEvidence));
-    }
-
-    #[test]
-    fn an_escalation_in_force_on_two_channels_is_named_once_with_the_highest_severity() {
-        let on = |severity: v1::Severity, ids: &[&str]| v1::Estimate {
-            escalation_severity: severity.into(),
-            escalation_ids: ids.iter().map(ToString::to_string).collect(),
-            ..v1::Estimate::default()
-        };
-        let latest = vec![on(v1::Severity::Low, &["a"]), on(v1::Severity::High, &["a", "b"])];
-        let session = Session::from(&v1::Session { latest, ..v1::Session::default() });
-        assert_eq!(session.severity, Some(Severity::High));
-        assert_eq!(session.escalation_ids, ["a", "b"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(super) const LIMITS: &str = "These are estimates of how speech sounds to a m
      has not learnt from mislead it. Do not decide about a person by them alone.";
 
 /// Below this difference of probability two emotions are told as close.
-const CLOSE: f64 = 0.1;
+const CLOSE: f64 = 0.05;
 
 /// What an impression comes to.
 pub(super) fn impression(impression: &Impression) -> String {

@@ -1,4 +1,4 @@
-//! The HTTP port: metrics for Prometheus, probes, the live sessions.
+//! The HTTP port: metrics for Prometheus, probes, the live sessions, the Model Context Protocol.
 //!
 //! Metrics and probes carry no tenant's data and need no identity. `/sessions` does: the role admin, as soon
 //! as identities are configured; and no token is taken where it could be read on the way. This port asks
@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::extract::State as Extract;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connections;
 use super::identity::{Access, Gate, Refusal};
+use super::mcp::{self, Mcp};
 use super::observe::Observer;
 use super::tls::Handshakes;
 use crate::config::Settings;
@@ -44,6 +45,8 @@ pub(super) struct State {
     pub(super) gate: Arc<Gate>,
     /// Why the live sessions are shown to nobody, if they are not.
     pub(super) withheld: Option<&'static str>,
+    /// The Model Context Protocol, unless it is turned off.
+    pub(super) mcp: Option<Mcp>,
 }
 
 /// Why the live sessions are shown to nobody under `settings`, if they are not.
@@ -83,7 +86,8 @@ pub(super) async fn serve(
     head_timeout: Duration,
     closing: CancellationToken,
 ) {
-    let router = Router::new()
+    let mcp = state.mcp.clone();
+    let mut router = Router::new()
         .route("/metrics", get(metrics))
         // Alive: the process answers. Ready: it takes new streams.
         .route("/healthz", get(async || "alive\n"))
@@ -91,6 +95,9 @@ pub(super) async fn serve(
         .route("/accepting", get(accepting))
         .route("/sessions", get(sessions))
         .with_state(state);
+    if let Some(mcp) = mcp {
+        router = router.route("/mcp", any(mcp::answer).with_state(mcp));
+    }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
     match incoming {
@@ -165,7 +172,8 @@ async fn sessions(Extract(state): Extract<State>, headers: HeaderMap) -> Respons
     }
 }
 
-fn refused(refusal: &Refusal) -> Response {
+/// What somebody hears who is turned away.
+pub(super) fn refused(refusal: &Refusal) -> Response {
     let text = format!("{}: {refusal}\n", refusal.reason());
     match refusal {
         Refusal::TokenMissing { .. }

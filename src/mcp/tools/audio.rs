@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     content_base64: Option<String>,
     /// The file's extension or MIME type, if known, such as wav.
     format_hint: Option<String>,
-    /// Name of the model, see undertone://models. The server's default model if not given.
+    /// Name of the model, see `undertone://models`. The server's default model if not given.
     model: Option<String>,
 }
 
@@ -56,13 +56,13 @@ pub(super) struct LocalArguments {
     content_base64: Option<String>,
     /// The file's extension or MIME type, if known, such as wav.
     format_hint: Option<String>,
-    /// Name of the model, see undertone://models. The server's default model if not given.
+    /// Name of the model, see `undertone://models`. The server's default model if not given.
     model: Option<String>,
 }
 
 /// One channel of a recording.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-struct Channel {
+struct Voice {
     /// The audio channel, 0-based.
     channel: u32,
     /// Speech heard, seconds.
@@ -85,7 +85,7 @@ pub(super) struct Analysis {
     /// The model used.
     model: String,
     /// Each channel as a whole.
-    channels: Vec<Channel>,
+    channels: Vec<Voice>,
     /// Its utterances in order, the first hundred.
     utterances: Vec<Utterance>,
     /// Utterances after those.
@@ -105,12 +105,11 @@ pub(super) async fn analyze(
     calls: &Calls,
     files: Option<&Files>,
 ) -> Result<Analysis, Failure> {
-    let arguments: LocalArguments = match files {
-        Some(_) => parse(arguments)?,
-        None => {
-            let Arguments { content_base64, format_hint, model } = parse(arguments)?;
-            LocalArguments { path: None, content_base64, format_hint, model }
-        }
+    let arguments: LocalArguments = if files.is_some() {
+        parse(arguments)?
+    } else {
+        let Arguments { content_base64, format_hint, model } = parse(arguments)?;
+        LocalArguments { path: None, content_base64, format_hint, model }
     };
     let mut hint = arguments.format_hint.unwrap_or_default();
     let content = match (arguments.path, arguments.content_base64, files) {
@@ -196,7 +195,7 @@ fn read(path: &Path, files: &Files) -> Result<Vec<u8>, Failure> {
 
 impl Analysis {
     fn new(response: &v1::AnalyzeAudioResponse) -> Self {
-        let channels: Vec<Channel> = response.channels.iter().map(Channel::new).collect();
+        let channels: Vec<Voice> = response.channels.iter().map(Voice::new).collect();
         let utterances: Vec<Utterance> =
             response.utterances.iter().take(MAX_UTTERANCES).map(Utterance::from).collect();
         let audio_s = seconds(response.audio.as_ref());
@@ -204,7 +203,7 @@ impl Analysis {
         for channel in &channels {
             let _ = write!(
                 words,
-                "\nChannel {}: {} utterances, {:.1} s of speech. As a whole: {}",
+                "\nChannel {}: utterances: {}, speech: {:.1} s. As a whole: {}",
                 channel.channel, channel.utterances, channel.speech_s, channel.sounds.words
             );
         }
@@ -217,7 +216,7 @@ impl Analysis {
         }
         let utterances_left_out = response.utterances.len() - utterances.len();
         if utterances_left_out > 0 {
-            let _ = write!(words, "\n{utterances_left_out} further utterances are left out.");
+            let _ = write!(words, "\nFurther utterances, left out: {utterances_left_out}.");
         }
         if response.undecodable_packets > 0 {
             let count = response.undecodable_packets;
@@ -237,7 +236,7 @@ impl Analysis {
     }
 }
 
-impl Channel {
+impl Voice {
     fn new(summary: &v1::ChannelSummary) -> Self {
         let speech_s = seconds(summary.speech.as_ref());
         Self {

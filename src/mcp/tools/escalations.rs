@@ -24,7 +24,7 @@ const MAX_HISTORY: usize = 100;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ListArguments {
-    /// Any of these states; ["raised", "acknowledged"] are those in force. All if not given.
+    /// Any of these states; raised and acknowledged are those in force. All if not given.
     states: Vec<State>,
     /// At least this severity.
     min_severity: Option<Severity>,
@@ -51,7 +51,7 @@ pub(super) struct ListArguments {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainArguments {
-    /// The escalation's id, a UUID, see list_escalations.
+    /// The escalation's id, a UUID, see `list_escalations`.
     escalation_id: String,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct ExplainArguments {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AcknowledgeArguments {
-    /// The escalation's id, a UUID, see list_escalations.
+    /// The escalation's id, a UUID, see `list_escalations`.
     escalation_id: String,
     /// The person who takes it on, for the audit trail, 1 to 255 bytes.
     #[schemars(length(min = 1, max = 255))]
@@ -278,8 +278,9 @@ impl Explained {
         Self { words, limits: words::LIMITS, escalation, evidence, history, history_left_out }
     }
 
-    pub(in crate::mcp) fn into_words(self) -> String {
-        self.words
+    /// In words, without what limits them: for those who say that themselves.
+    pub(in crate::mcp) fn unlimited_words(&self) -> &str {
+        self.words.strip_suffix(words::LIMITS).unwrap_or(&self.words).trim_end()
     }
 }
 

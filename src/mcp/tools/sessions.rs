@@ -46,7 +46,7 @@ pub(super) struct ListArguments {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NowArguments {
-    /// The session's name, see list_sessions.
+    /// The session's name, see `list_sessions`.
     session_id: String,
     /// Its tenant, for those who see more than one.
     #[serde(default)]
@@ -57,7 +57,7 @@ pub(super) struct NowArguments {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryArguments {
-    /// The session's name, see list_sessions.
+    /// The session's name, see `list_sessions`.
     session_id: String,
     /// Its tenant, for those who see more than one.
     #[serde(default)]
@@ -247,16 +247,16 @@ impl History {
         }
         let _ = write!(
             words,
-            "\n{} utterances ended in this time, {speech:.1} s of speech; {abstaining} of them abstain.\n{}",
+            "\nUtterances that ended in this time: {}, with {speech:.1} s of speech; {abstaining} abstain.\n{}",
             heard.utterances.len(),
             words::LIMITS
         );
         Self { words, limits: words::LIMITS, session, courses, utterances, utterances_left_out }
     }
 
-    /// The session as it stands, and its course, in words.
-    pub(in crate::mcp) fn into_words(self) -> String {
-        self.words
+    /// In words, without what limits them: for those who say that themselves.
+    pub(in crate::mcp) fn unlimited_words(&self) -> &str {
+        self.words.strip_suffix(words::LIMITS).unwrap_or(&self.words).trim_end()
     }
 }
 
@@ -275,7 +275,7 @@ mod tests {
         let history = History::new(&response, 10);
         assert_eq!((history.utterances.len(), history.utterances_left_out), (50, 20));
         assert_eq!(history.utterances[0].index, 20);
-        assert!(history.words.contains("70 utterances ended"), "{}", history.words);
+        assert!(history.words.contains("ended in this time: 70,"), "{}", history.words);
         assert!(history.words.contains("Nothing was heard in this time"), "{}", history.words);
     }
 
