@@ -78,7 +78,7 @@ macro_rules! settings {
 settings! {
     /// Address of the gRPC port.
     grpc_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), "UNDERTONE_GRPC_ADDRESS";
-    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions, /mcp.
+    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions, /mcp, audio over WebSocket.
     http_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)), "UNDERTONE_HTTP_ADDRESS";
     /// PEM file with the server's certificate and those between it and its authority; with `tls_key` both ports
     /// speak TLS. Read again when it changes [default: no TLS]
@@ -109,6 +109,14 @@ settings! {
     jwks_retry: Span = secs(10), "UNDERTONE_JWKS_RETRY";
     /// Longest time that fetching an issuer's keys may take; the opening of a call may wait for it.
     jwks_timeout: Span = secs(5), "UNDERTONE_JWKS_TIMEOUT";
+    /// Origins of web pages that may call over WebSocket, gRPC-Web and MCP besides the server's own, with commas between
+    /// them, such as `https://app.example`; `*` for all [default: none]
+    allowed_origins: String = String::new(), "UNDERTONE_ALLOWED_ORIGINS";
+    /// How telephone systems call the HTTP port, such as `https://emotion.example`, where that is not what their
+    /// requests say: their signatures are over it [default: the header Host]
+    public_url: String = String::new(), "UNDERTONE_PUBLIC_URL";
+    /// Connections of the HTTP port open at once at most: scrapers, probes, audio over WebSocket.
+    max_http_connections: u32 = 1024, "UNDERTONE_MAX_HTTP_CONNECTIONS";
     /// Whether ports may be reached from other machines without TLS, or by everybody.
     insecure: bool = false, "UNDERTONE_INSECURE", (num_args = 0..=1, require_equals = true, default_missing_value = "true");
     /// Path of ONNX Runtime's shared library, if it is not where `make setup` puts it [default: found]
@@ -130,7 +138,7 @@ settings! {
     /// Resident memory above which further streams are refused, in bytes; 0 for nine tenths of what the
     /// control group or the machine has.
     max_memory: u64 = 0, "UNDERTONE_MAX_MEMORY";
-    /// Connections of the gRPC port open at once at most; further ones are closed. The HTTP port has 128.
+    /// Connections of the gRPC port open at once at most; further ones are closed.
     max_connections: u32 = 8192, "UNDERTONE_MAX_CONNECTIONS";
     /// Those of one address; 0 for no limit. Behind a proxy all have its address.
     max_connections_per_address: u32 = 0, "UNDERTONE_MAX_CONNECTIONS_PER_ADDRESS";
@@ -271,10 +279,6 @@ settings! {
     reflection: bool = true, "UNDERTONE_REFLECTION";
     /// Whether the HTTP port answers the Model Context Protocol at /mcp: the tools of language models.
     mcp: bool = true, "UNDERTONE_MCP";
-    /// Names, with or without a port, by which /mcp is called besides localhost, such as those of a proxy in front:
-    /// `emotion.example,10.0.0.7:9464`. Pages of these may call it and, where no identities are configured, nobody calls
-    /// it by another name [default: none]
-    mcp_hosts: String = String::new(), "UNDERTONE_MCP_HOSTS";
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,undertone=debug`.
     log: String = "info".to_owned(), "UNDERTONE_LOG";
     /// How logs look: text or json.
@@ -420,11 +424,6 @@ fn of_key(key: &str) -> String {
 }
 
 impl Settings {
-    /// Names by which /mcp is called besides localhost.
-    pub fn mcp_hosts(&self) -> impl Iterator<Item = &str> {
-        self.mcp_hosts.split(',').map(str::trim).filter(|host| !host.is_empty())
-    }
-
     /// Attributes of the service that the operator has set.
     ///
     /// # Errors

@@ -17,8 +17,8 @@ impl Settings {
         self.check_counts()?;
         self.check_shares()?;
         self.check_spans()?;
+        self.check_addresses()?;
         self.check_telemetry()?;
-        self.check_hosts()?;
         self.check_exposure()
     }
 
@@ -30,6 +30,7 @@ impl Settings {
             ("max_clips", self.max_clips, 1, 1024),
             ("max_clips_waiting", self.max_clips_waiting, 0, 1 << 16),
             ("max_connections", self.max_connections, 1, 1 << 20),
+            ("max_http_connections", self.max_http_connections, 1, 1 << 20),
             ("max_streams_per_connection", self.max_streams_per_connection, 1, 1 << 20),
             ("max_header_bytes", self.max_header_bytes, 1 << 10, 1 << 20),
             ("max_pending_resets", self.max_pending_resets, 1, 1 << 16),
@@ -164,18 +165,23 @@ impl Settings {
         Ok(())
     }
 
-    fn check_hosts(&self) -> Result<(), ConfigError> {
-        let fits = |host: &str| {
-            host.parse::<http::uri::Authority>()
-                .is_ok_and(|parsed| !parsed.host().is_empty() && !host.contains(['@', '*']))
-        };
-        match self.mcp_hosts().find(|host| !fits(host)) {
-            Some(wrong) => refused(
-                "mcp_hosts",
-                format!("{wrong:?} is no name; examples: emotion.example, 10.0.0.7:9464"),
-            ),
-            None => Ok(()),
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        let words = self.allowed_origins.split(',').map(str::trim);
+        for origin in words.filter(|word| !word.is_empty() && *word != "*") {
+            let url = origin.parse::<Url>().ok();
+            // An origin has no path, not even a slash.
+            if url.is_none_or(|url| url.origin().ascii_serialization() != origin) {
+                let problem = format!("{origin:?} is no origin; write such as https://app.example");
+                return refused("allowed_origins", problem);
+            }
         }
+        let public = &self.public_url;
+        let is_one = || public.parse::<Url>().is_ok_and(|url| url.host().is_some());
+        if !(public.is_empty() || public.starts_with("https://") && is_one()) {
+            let problem = format!("must be such as https://emotion.example, not {public:?}");
+            return refused("public_url", problem);
+        }
+        Ok(())
     }
 
     fn check_telemetry(&self) -> Result<(), ConfigError> {

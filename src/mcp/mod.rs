@@ -178,24 +178,14 @@ impl ServerHandler for Tools {
 /// The tools over HTTP, without sessions: each request stands alone, there is nothing to run out or to wait for.
 pub type OverHttp = StreamableHttpService<Tools, NeverSessionManager>;
 
-/// Who may call over HTTP from where, as a browser says it: a page that was made to look like this machine's
-/// (DNS rebinding), or another page, must not get through.
-#[derive(Debug, Clone, Default)]
-pub struct Origins {
-    /// Names that it may be called by; empty for any.
-    pub hosts: Vec<String>,
-    /// Origins of pages that may call, besides those that send none.
-    pub origins: Vec<String>,
-}
-
-/// The same tools over HTTP, until `closing`.
-pub fn over_http(tools: Tools, origins: Origins, closing: CancellationToken) -> OverHttp {
+/// The same tools over HTTP, until `closing`. Whoever serves it has looked who calls, and from which page.
+pub fn over_http(tools: Tools, closing: CancellationToken) -> OverHttp {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
-        .with_allowed_hosts(origins.hosts)
-        .with_allowed_origins(origins.origins)
-        .enforce_origin_validation()
+        // Both are looked at before: by the rules that the other protocols of the port have too.
+        .disable_allowed_hosts()
+        .disable_allowed_origins()
         .with_max_request_body_bytes(MAX_MESSAGE_BYTES)
         .with_cancellation_token(closing);
     StreamableHttpService::new(

@@ -32,11 +32,8 @@ use crate::telemetry::{labels, metrics};
 
 /// Length of HTTP/2's connection preface, RFC 9113, section 3.4: by then it is clear what is spoken.
 const PREFACE: usize = 24;
-/// Connections of the HTTP port at most: scrapers and probes come one by one.
-const HTTP_CONNECTIONS: u32 = 128;
-/// File descriptors that the process needs besides connections of the gRPC port: store, sinks, and the HTTP
-/// port's.
-const OTHER_FILES: u64 = 128 + HTTP_CONNECTIONS as u64;
+/// File descriptors that the process needs besides connections: store, sinks, files.
+const OTHER_FILES: u64 = 128;
 /// Pause after an accept that failed: with no descriptor left it would fail again at once.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
@@ -83,13 +80,13 @@ impl Connections {
     /// Those of the gRPC port; none is open yet. Raises the process's limit of open files as far as it may, if
     /// that is needed.
     pub fn new(settings: &Settings) -> Self {
-        let limit = room(settings.max_connections);
+        let limit = room(settings.max_connections, settings.max_http_connections);
         Self::limited(labels::GRPC, limit, settings.max_connections_per_address, settings)
     }
 
     /// Those of the HTTP port.
     pub(super) fn of_http(settings: &Settings) -> Self {
-        Self::limited(labels::HTTP, HTTP_CONNECTIONS, 0, settings)
+        Self::limited(labels::HTTP, settings.max_http_connections, 0, settings)
     }
 
     fn limited(port: &'static str, limit: u32, per_address: u32, settings: &Settings) -> Self {
@@ -139,8 +136,9 @@ impl Connections {
 }
 
 /// How many connections there may be, given the process's limit of open files.
-fn room(wanted: u32) -> u32 {
-    let needed = u64::from(wanted) + OTHER_FILES;
+fn room(wanted: u32, of_http: u32) -> u32 {
+    let others = OTHER_FILES + u64::from(of_http);
+    let needed = u64::from(wanted) + others;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= needed) {
         return wanted;
@@ -154,7 +152,7 @@ fn room(wanted: u32) -> u32 {
     if current >= needed {
         return wanted;
     }
-    let room = u32::try_from(current.saturating_sub(OTHER_FILES)).unwrap_or(wanted).max(1);
+    let room = u32::try_from(current.saturating_sub(others)).unwrap_or(wanted).max(1);
     tracing::warn!(
         max_connections = wanted,
         room,
@@ -441,9 +439,10 @@ mod tests {
 
     #[test]
     fn the_http_port_has_connections_of_its_own_and_not_those_of_the_grpc_port() {
-        let settings = Settings { max_connections: 1, ..Settings::default() };
+        let settings =
+            Settings { max_connections: 1, max_http_connections: 9, ..Settings::default() };
         let http = Connections::of_http(&settings);
-        let open: Vec<_> = (0..HTTP_CONNECTIONS).map(|_| http.admit(peer(1)).unwrap()).collect();
+        let open: Vec<_> = (0..9).map(|_| http.admit(peer(1)).unwrap()).collect();
         assert!(http.admit(peer(1)).is_none());
         assert!(Connections::new(&settings).admit(peer(1)).is_some());
         drop(open);

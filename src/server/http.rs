@@ -1,4 +1,4 @@
-//! The HTTP port: metrics for Prometheus, probes, the live sessions, the Model Context Protocol.
+//! The HTTP port: metrics for Prometheus, probes, the live sessions, audio over WebSocket, MCP.
 //!
 //! Metrics and probes carry no tenant's data and need no identity. `/sessions` does: the role admin, as soon
 //! as identities are configured; and no token is taken where it could be read on the way. This port asks
@@ -6,6 +6,7 @@
 //! list, unless somebody wrote `insecure`.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,37 +17,37 @@ use axum::routing::{any, get};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::connections;
+use super::entrance::Entrance;
 use super::identity::{Access, Gate, Refusal};
+use super::ingress::{self, Ingress};
 use super::mcp::{self, Mcp};
 use super::observe::Observer;
 use super::tls::Handshakes;
 use crate::config::Settings;
 use crate::escalation::Health;
 use crate::identity::Role;
-use crate::session::{Admission, Registry};
+use crate::session::{Admission, Context, Registry};
 
 /// What the handlers see.
 #[derive(Debug, Clone)]
 pub(super) struct State {
-    pub(super) registry: Arc<Registry>,
-    pub(super) admission: Arc<Admission>,
-    pub(super) draining: CancellationToken,
-    pub(super) observer: Arc<Observer>,
+    registry: Arc<Registry>,
+    admission: Arc<Admission>,
+    draining: CancellationToken,
+    observer: Arc<Observer>,
     /// How the escalation store is, if there is one.
-    pub(super) health: Option<watch::Receiver<Health>>,
-    pub(super) gate: Arc<Gate>,
+    health: Option<watch::Receiver<Health>>,
+    gate: Arc<Gate>,
     /// Why the live sessions are shown to nobody, if they are not.
-    pub(super) withheld: Option<&'static str>,
-    /// The Model Context Protocol, unless it is turned off.
-    pub(super) mcp: Option<Mcp>,
+    withheld: Option<&'static str>,
 }
 
 /// Why the live sessions are shown to nobody under `settings`, if they are not.
@@ -70,6 +71,23 @@ pub(super) enum Incoming {
 }
 
 impl State {
+    pub(super) fn new(
+        context: &Context,
+        observer: Arc<Observer>,
+        entrance: &Entrance,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            registry: context.registry.clone(),
+            admission: context.admission.clone(),
+            draining: context.draining.clone(),
+            observer,
+            health: context.escalating.as_ref().map(|escalating| escalating.recorder.health()),
+            gate: entrance.gate.clone(),
+            withheld: withheld(settings),
+        }
+    }
+
     /// Why no stream would be taken now.
     fn full(&self) -> Option<String> {
         if self.registry.is_full() {
@@ -82,11 +100,10 @@ impl State {
 /// Serves until `closing`. Whoever takes longer than `head_timeout` to say what it wants is cut off.
 pub(super) async fn serve(
     incoming: Incoming,
-    state: State,
+    (state, ingress, mcp): (State, Arc<Ingress>, Option<Mcp>),
     head_timeout: Duration,
     closing: CancellationToken,
 ) {
-    let mcp = state.mcp.clone();
     let mut router = Router::new()
         .route("/metrics", get(metrics))
         // Alive: the process answers. Ready: it takes new streams.
@@ -94,7 +111,8 @@ pub(super) async fn serve(
         .route("/readyz", get(ready))
         .route("/accepting", get(accepting))
         .route("/sessions", get(sessions))
-        .with_state(state);
+        .with_state(state)
+        .merge(ingress::routes(ingress));
     if let Some(mcp) = mcp {
         router = router.route("/mcp", any(mcp::answer).with_state(mcp));
     }
@@ -112,15 +130,28 @@ async fn serve_on<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     router: Router,
     closing: CancellationToken,
 ) {
-    let open = GracefulShutdown::new();
+    let open = TaskTracker::new();
     // Cut off while it waits for a connection: none is lost that was there.
     while let Some(Some(Ok(io))) = closing.run_until_cancelled(incoming.next()).await {
         let service = TowerToHyperService::new(router.clone());
-        let connection = open.watch(http.serve_connection(TokioIo::new(io), service));
-        // A client that goes, or that says nothing, is no fault of anybody who reads logs.
-        tokio::spawn(async move { connection.await.ok() });
+        let connection = http.serve_connection(TokioIo::new(io), service).with_upgrades();
+        let closing = closing.clone();
+        open.spawn(async move {
+            let mut connection = pin!(connection);
+            // A client that goes, or that says nothing, is no fault of anybody who reads logs. Cancel-safe: a
+            // connection goes on where it was.
+            let ended = tokio::select! {
+                _ = connection.as_mut() => true,
+                () = closing.cancelled() => false,
+            };
+            if !ended {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        });
     }
-    open.shutdown().await;
+    open.close();
+    open.wait().await;
 }
 
 async fn metrics(Extract(state): Extract<State>) -> impl IntoResponse {
@@ -172,7 +203,7 @@ async fn sessions(Extract(state): Extract<State>, headers: HeaderMap) -> Respons
     }
 }
 
-/// What somebody hears who is turned away.
+/// Who calls is not known, or may not.
 pub(super) fn refused(refusal: &Refusal) -> Response {
     let text = format!("{}: {refusal}\n", refusal.reason());
     match refusal {
@@ -180,7 +211,9 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         | Refusal::TokenUnknown
         | Refusal::TokenExpired
         | Refusal::TokenInvalid { .. }
-        | Refusal::CertificateUnknown { .. } => {
+        | Refusal::CertificateUnknown { .. }
+        | Refusal::SignatureMissing { .. }
+        | Refusal::SignatureInvalid { .. } => {
             (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], text).into_response()
         }
         Refusal::RoleMissing { .. } => (StatusCode::FORBIDDEN, text).into_response(),

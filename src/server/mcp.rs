@@ -31,17 +31,13 @@ use super::doors::Doors;
 use super::escalations::Escalations;
 use super::http::refused;
 use super::identity::{Access, Gate, GateLayer};
+use super::ingress::Origins;
 use super::places::{Full, Places};
 use super::sessions::Sessions;
 use crate::config::Settings;
-use crate::mcp::{
-    MAX_MESSAGE_BYTES, Origins, OverHttp, SMALL_MESSAGE_BYTES, Tools, Way, over_http,
-};
+use crate::mcp::{MAX_MESSAGE_BYTES, OverHttp, SMALL_MESSAGE_BYTES, Tools, Way, over_http};
 use crate::wire::v1::escalation_service_server::EscalationServiceServer;
 use crate::wire::v1::session_service_server::SessionServiceServer;
-
-/// This machine's own names.
-const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// What tools call; without a store there are no escalations.
 type Services =
@@ -51,6 +47,7 @@ type Services =
 #[derive(Clone)]
 pub(super) struct Mcp {
     service: OverHttp,
+    origins: Origins,
     gate: Arc<Gate>,
     /// For requests that may carry a recording.
     clips: Arc<Places>,
@@ -89,7 +86,8 @@ impl Mcp {
         let tools = Tools::new(Way::of_requests(service), None);
         let max_clips = settings.max_clips as usize + settings.max_clips_waiting as usize;
         Self {
-            service: over_http(tools, origins(settings), closing),
+            service: over_http(tools, closing),
+            origins: Origins::new(&settings.allowed_origins, settings.has_identities()),
             gate,
             clips: Places::new(max_clips, settings.share()),
             under_way,
@@ -117,21 +115,6 @@ fn withheld(settings: &Settings) -> Option<&'static str> {
     }
 }
 
-fn origins(settings: &Settings) -> Origins {
-    let own: Vec<String> = settings.mcp_hosts().map(str::to_owned).collect();
-    let names = LOOPBACK.iter().map(ToString::to_string).chain(own);
-    let origins = names.clone().flat_map(|name| {
-        let has_port = name.parse().is_ok_and(|name: http::uri::Authority| name.port().is_some());
-        let port = if has_port { "" } else { ":*" };
-        [format!("http://{name}{port}"), format!("https://{name}{port}")]
-    });
-    Origins {
-        origins: origins.collect(),
-        // A page that calls this machine by a name of its own has no token.
-        hosts: if settings.has_identities() { Vec::new() } else { names.collect() },
-    }
-}
-
 fn length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -153,7 +136,12 @@ pub(super) async fn answer(Extract(mcp): Extract<Mcp>, request: Request) -> Resp
     if let Some(why) = mcp.withheld {
         return (StatusCode::FORBIDDEN, why).into_response();
     }
-    let admitted = mcp.gate.admit_as(Access::Known, "/mcp", request.headers(), None).await;
+    let headers = request.headers();
+    if !(mcp.origins.admit(headers) && mcp.origins.knows_host(headers)) {
+        let why = "/mcp is not for pages of others, nor called by a name that is not this server's; see allowed_origins\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    let admitted = mcp.gate.admit_as(Access::Known, "/mcp", headers, None).await;
     let standing = match admitted {
         Ok(standing) => standing,
         Err(refusal) => return refused(&refusal),
@@ -228,20 +216,5 @@ mod tests {
         let http_address = Settings::default().http_address;
         let guarded = Settings { http_address, ..public("", true) };
         assert!(withheld(&guarded).is_some_and(|why| why.contains("certificates")));
-    }
-
-    #[test]
-    fn without_identities_it_is_called_by_names_that_are_known() {
-        let settings =
-            Settings { mcp_hosts: "a.example, b.example:8443".into(), ..Settings::default() };
-        let Origins { hosts, origins } = origins(&settings);
-        assert_eq!(hosts, ["localhost", "127.0.0.1", "[::1]", "a.example", "b.example:8443"]);
-        assert!(origins.contains(&"https://a.example:*".to_owned()), "{origins:?}");
-        assert!(origins.contains(&"https://b.example:8443".to_owned()), "{origins:?}");
-        let settings = Settings { identities: "who.yaml".into(), ..settings };
-        let of_known = super::origins(&settings);
-        // Pages are held off all the same.
-        assert!(of_known.hosts.is_empty());
-        assert_eq!(of_known.origins, origins);
     }
 }

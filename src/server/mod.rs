@@ -13,6 +13,7 @@ mod entrance;
 mod escalations;
 mod http;
 pub mod identity;
+mod ingress;
 mod keys;
 mod load;
 mod mcp;
@@ -29,11 +30,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::HeaderName;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::config::{ConfigError, Settings};
 use crate::escalation::sinks::Delivery;
@@ -56,6 +59,7 @@ use doors::{Doors, SMALL};
 pub use entrance::Entrance;
 use escalations::Escalations;
 use identity::{GateLayer, IdentitiesError};
+use ingress::{Ingress, Origins};
 pub use keys::keyring;
 use load::Patient;
 use mcp::Mcp;
@@ -128,6 +132,8 @@ pub enum ServeError {
 
 /// Largest message of services that take nothing but names, bytes.
 const NAME_BYTES: usize = 4 * 1024;
+/// How long a browser may remember what it was told of other origins: what most of them allow at most.
+const PREFLIGHT: Duration = Duration::from_secs(7200);
 /// Longest wait for what is cut off to be gone.
 const CUT_OFF_WITHIN: Duration = Duration::from_secs(1);
 
@@ -204,6 +210,20 @@ pub fn admission(settings: &Settings) -> Arc<Admission> {
         memory: memory::limit(settings.max_memory),
     };
     Admission::new(quotas, limits)
+}
+
+/// What browsers are told of calls by pages of other origins.
+fn pages(settings: &Settings) -> CorsLayer {
+    let origins = Origins::new(&settings.allowed_origins, settings.has_identities());
+    let allowed = AllowOrigin::predicate(move |origin, _| origins.lists_header(origin));
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([::http::Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(
+            ["grpc-status", "grpc-message", "grpc-status-details-bin"].map(HeaderName::from_static),
+        )
+        .max_age(PREFLIGHT)
 }
 
 /// What HTTP/2 itself leaves a client.
@@ -347,6 +367,8 @@ pub async fn run(
     let draining = context.draining.clone();
     let registry = context.registry.clone();
     let (admission, patient) = (context.admission.clone(), Patient::default());
+    let ingress = Ingress::new(context.clone(), live.clone(), entrance.gate.clone(), settings);
+    let http_state = http::State::new(&context, observer, &entrance, settings);
     let service = Service::new(context, settings, live.clone(), patient.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<EmotionServiceServer<Service>>().await;
@@ -379,6 +401,8 @@ pub async fn run(
         Mcp::new(services, settings, entrance.gate.clone(), tasks.clone(), closing.clone())
     });
     let grpc = builder(settings)
+        // Outside of gRPC-Web: browsers ask before they call, and that is no call.
+        .layer(pages(settings))
         .layer(tonic_web::GrpcWebLayer::new())
         // Inside of it: the trailers are still trailers there.
         .layer(calls::Calls)
@@ -405,16 +429,7 @@ pub async fn run(
     };
     let http = tokio::spawn(http::serve(
         entrance.http(sockets.http, settings),
-        http::State {
-            registry,
-            admission,
-            draining: draining.clone(),
-            observer,
-            health: escalating.as_ref().map(|escalating| escalating.recorder.health()),
-            gate: entrance.gate.clone(),
-            withheld: http::withheld(settings),
-            mcp,
-        },
+        (http_state, Arc::new(ingress), mcp),
         settings.http_head_timeout.0,
         closing.clone(),
     ));
@@ -426,10 +441,7 @@ pub async fn run(
     };
     tracing::info!("draining");
     background.cancel();
-    health.set_not_serving::<EmotionServiceServer<Service>>().await;
-    health.set_not_serving::<EscalationServiceServer<Escalations>>().await;
-    health.set_not_serving::<SessionServiceServer<Sessions>>().await;
-    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    tell_not_serving(&health).await;
     draining.cancel();
     let running = Running { live, recording, closing, grpc, http };
     running.wind_down(settings.drain_deadline.0).await;
@@ -538,6 +550,14 @@ async fn tell_health(
             },
         }
     }
+}
+
+/// Nothing new is taken.
+async fn tell_not_serving(health: &tonic_health::server::HealthReporter) {
+    health.set_not_serving::<EmotionServiceServer<Service>>().await;
+    health.set_not_serving::<EscalationServiceServer<Escalations>>().await;
+    health.set_not_serving::<SessionServiceServer<Sessions>>().await;
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
 }
 
 /// Looks at the folder of policies every `pause`.

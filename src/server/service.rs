@@ -61,8 +61,9 @@ impl Service {
     }
 }
 
+/// A stream that is not let in.
 #[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
-fn refused(refused: Refused) -> Status {
+pub(super) fn refused(refused: Refused) -> Status {
     metrics().stream_refused(refused.name());
     count(&refused);
     status::of_refused(&refused)
@@ -130,19 +131,21 @@ impl Drop for Active {
     }
 }
 
-type Responses = mpsc::Sender<v1::StreamEmotionResponse>;
+/// The way to a client.
+pub(super) type Responses = mpsc::Sender<v1::StreamEmotionResponse>;
 
-async fn serve_stream(
+/// Runs one session, wherever its requests come from: what it says goes to `outbox`. Returns the last word, if it
+/// did not end well.
+pub(super) async fn serve_stream(
     context: Context,
     permit: Permit,
-    requests: Streaming<v1::StreamEmotionRequest>,
+    source: &mut impl Source,
     outbox: Responses,
 ) -> Option<Status> {
     metrics().stream_opened();
     // If it is cut off at the drain deadline, this is what it ended as.
     let mut active = Active("cut_off");
-    let mut source = GrpcSource(requests);
-    match actor::run(&context, &permit, &mut source, &outbox).await {
+    match actor::run(&context, &permit, source, &outbox).await {
         Ok(outcome) => {
             active.0 = match outcome {
                 Outcome::Finished => "finished",
@@ -184,11 +187,11 @@ impl EmotionService for Service {
         let (outbox, inbox) = mpsc::channel(OUTBOX);
         // The last word, behind everything that was queued.
         let (last, status) = oneshot::channel::<Status>();
-        let requests = request.into_inner();
+        let mut source = GrpcSource(request.into_inner());
         let context = self.context.clone();
         let cut_off = self.live.cut_off.clone();
         let session = async move {
-            let session = Box::pin(serve_stream(context, permit, requests, outbox));
+            let session = Box::pin(serve_stream(context, permit, &mut source, outbox));
             // Dropped here if it is cut off: what it ended as is counted before the server ends.
             let ended = cut_off.run_until_cancelled(session).await;
             let ended = ended.unwrap_or_else(|| Some(status::draining()));

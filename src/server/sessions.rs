@@ -225,7 +225,7 @@ impl Watch {
         let estimates = history.estimates.into_iter().map(Message::Estimate);
         let utterances = history.utterances.into_iter().map(Message::Utterance);
         let mut past: Vec<_> = estimates.chain(utterances).collect();
-        past.sort_by_key(|message| end(message));
+        past.sort_by_key(end);
         for message in past {
             self.send(message).await?;
         }
@@ -265,7 +265,7 @@ impl Watch {
         let utterances =
             utterances.map(|one| Message::Utterance(render::utterance(one, recent.labels())));
         let mut messages: Vec<_> = utterances.chain(latest).collect();
-        messages.sort_by_key(|message| end(message));
+        messages.sort_by_key(end);
         if news.in_force {
             messages.push(Message::Session(self.found.session()));
         }

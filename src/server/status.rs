@@ -250,7 +250,9 @@ pub fn of_refusal(refusal: &Refusal) -> Status {
         | Refusal::TokenUnknown
         | Refusal::TokenExpired
         | Refusal::TokenInvalid { .. }
-        | Refusal::CertificateUnknown { .. } => plain(Code::Unauthenticated, text, reason),
+        | Refusal::CertificateUnknown { .. }
+        | Refusal::SignatureMissing { .. }
+        | Refusal::SignatureInvalid { .. } => plain(Code::Unauthenticated, text, reason),
         Refusal::KeysUnavailable => status(Code::Unavailable, text, reason, |details| {
             details.set_retry_info(Some(RETRY_KEYS));
         }),

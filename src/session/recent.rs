@@ -105,15 +105,16 @@ impl Recent {
         let mut heard = self.heard();
         heard.count += 1;
         let number = heard.count;
-        let before =
-            match heard.latest.iter_mut().find(|(_, l)| l.estimate.channel == estimate.channel) {
-                Some(slot) => Some(std::mem::replace(slot, (number, latest)).1.estimate.end),
-                None => {
-                    heard.latest.push((number, latest));
-                    heard.latest.sort_by_key(|(_, latest)| latest.estimate.channel);
-                    None
-                }
-            };
+        let here = |(_, one): &&mut (u64, Latest)| one.estimate.channel == estimate.channel;
+        let before = heard
+            .latest
+            .iter_mut()
+            .find(here)
+            .map(|slot| std::mem::replace(slot, (number, latest.clone())).1.estimate.end);
+        if before.is_none() {
+            heard.latest.push((number, latest));
+            heard.latest.sort_by_key(|(_, latest)| latest.estimate.channel);
+        }
         let is_next = before.is_none_or(|before| before.0 / GRAIN < estimate.end.0 / GRAIN);
         if is_next && self.keep > 0 {
             heard.forget(estimate.end, self.keep);

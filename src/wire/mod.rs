@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod event;
+pub mod json;
 pub mod parse;
 pub mod render;
 

@@ -30,6 +30,7 @@
 //! | [`resume`] | streams that break off and go on |
 //! | [`stream_command`] | `undertone stream` with servers that end |
 //! | [`resume_state`] | streams that go on from a state |
+//! | [`websocket`], [`telephony`], [`socket`] | audio over WebSocket: our own protocol, Twilio, AudioHook |
 //! | [`tenants`] | who sees whose sessions and escalations |
 //! | [`sessions`] | live sessions, for those who did not open them |
 //! | [`fuzzing`] | any sequence of messages |
@@ -85,9 +86,12 @@ mod sessions;
 mod signal;
 mod sinks;
 mod sinks_tls;
+mod socket;
 mod store;
 mod stream_command;
 mod support;
+mod telephony;
 mod tenants;
 mod tls;
 mod tokens;
+mod websocket;

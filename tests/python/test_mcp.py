@@ -475,7 +475,9 @@ def test_pages_in_browsers_get_nowhere(server):
     assert post(server.http, PING, host="rebound.example")[0] == 403
     assert post(server.http, PING, origin="https://page.example")[0] == 403
     assert post(server.http, PING, origin="null")[0] == 403
-    assert post(server.http, PING, origin="http://localhost:6274")[0] == 200
+    assert post(server.http, PING, origin="http://localhost:6274")[0] == 403
+    # A page of this very server.
+    assert post(server.http, PING, origin=server.http.removesuffix("/mcp"))[0] == 200
 
 
 def test_messages_over_http_are_bounded(server):
@@ -500,8 +502,9 @@ def test_it_can_be_turned_off_and_called_by_other_names(tmp_path):
     with Server(tmp_path, "--mcp", "false") as server:
         assert post(server.http, PING)[0] == 404
         server.stop()
-    with Server(tmp_path, "--mcp-hosts", "emotion.example") as server:
+    with Server(tmp_path, "--allowed-origins", "https://emotion.example") as server:
         assert post(server.http, PING, host="emotion.example")[0] == 200
+        assert post(server.http, PING, host="emotion.example", origin="https://emotion.example")[0] == 200
         assert post(server.http, PING, host="other.example")[0] == 403
         server.stop()
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::escalation::life::Kind;
 use crate::identity::Tenant;
 use crate::policy::Severity;
+use crate::secrets::Named;
 
 /// The name of this form of the file.
 pub(super) const SCHEMA: &str = "undertone.delivery/v1";
@@ -401,16 +402,6 @@ impl JsonSchema for Lasting {
     }
 }
 
-/// The name of a secret: `{env: NAME}` or `{file: PATH}`.
-#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
-#[schemars(rename = "Secret", rename_all = "lowercase")]
-pub(super) enum Named {
-    /// An environment variable.
-    Env(String),
-    /// A file; a line break at its end does not count.
-    File(PathBuf),
-}
-
 /// A text, or the name of a secret that holds it.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(rename = "TextOrSecret", untagged)]
@@ -426,18 +417,6 @@ impl Serialize for Words {
         match self {
             Self::Plain(text) => serializer.serialize_str(text),
             Self::Secret(_) => serializer.serialize_str("[redacted]"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Named {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(WordsVisitor)? {
-            Words::Secret(named) => Ok(named),
-            // The value is not repeated: it may be the secret.
-            Words::Plain(_) => Err(de::Error::custom(
-                "a secret must not stand in this file; write {env: NAME} or {file: PATH}",
-            )),
         }
     }
 }
@@ -477,16 +456,7 @@ impl<'de> Visitor<'de> for WordsVisitor {
         Ok(Words::Plain(value.to_string()))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Words, A::Error> {
-        let wrong = || de::Error::custom("write exactly one of {env: NAME} and {file: PATH}");
-        let named = match map.next_key::<String>()?.as_deref() {
-            Some("env") => Named::Env(map.next_value()?),
-            Some("file") => Named::File(map.next_value()?),
-            _ => return Err(wrong()),
-        };
-        if map.next_key::<String>()?.is_some() {
-            return Err(wrong());
-        }
-        Ok(Words::Secret(named))
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Words, A::Error> {
+        Named::in_map(map).map(Words::Secret)
     }
 }

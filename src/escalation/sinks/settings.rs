@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::file::{Named, Words};
+use super::file::Words;
 use super::secret::Secret;
-use crate::secrets::Secrets;
+use crate::secrets::{Named, Secrets};
 use crate::yaml::Fault;
 
 /// What all kinds of sinks have.

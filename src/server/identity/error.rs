@@ -60,6 +60,18 @@ pub enum Refusal {
         /// What it names.
         names: String,
     },
+    /// A telephone system's request that is not signed.
+    #[error("nothing says who calls: the header {header} is missing")]
+    SignatureMissing {
+        /// The header.
+        header: &'static str,
+    },
+    /// One whose signature is not good.
+    #[error("the signature cannot be used: {problem}")]
+    SignatureInvalid {
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
     /// The issuer's keys cannot be had now.
     #[error("the keys of the token's issuer cannot be had now; try again")]
     KeysUnavailable,
@@ -94,6 +106,8 @@ impl Refusal {
             Self::TokenExpired => "TOKEN_EXPIRED",
             Self::TokenInvalid { .. } => "TOKEN_INVALID",
             Self::CertificateUnknown { .. } => "CERTIFICATE_UNKNOWN",
+            Self::SignatureMissing { .. } => "SIGNATURE_MISSING",
+            Self::SignatureInvalid { .. } => "SIGNATURE_INVALID",
             Self::KeysUnavailable => "KEYS_UNAVAILABLE",
             Self::RoleMissing { .. } => "ROLE_MISSING",
             Self::UnknownMethod { .. } => "METHOD_UNKNOWN",

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::config::Span;
 use crate::identity::{Role, Tenant};
+use crate::secrets::Named;
 
 /// The name of this form of the file.
 pub(super) const SCHEMA: &str = "undertone.identities/v1";
@@ -60,6 +61,14 @@ pub(super) struct Entry {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub(super) certificates: Vec<CertificateEntry>,
+    /// Twilio accounts whose Media Streams it is.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub(super) twilio: Vec<TwilioEntry>,
+    /// Genesys `AudioHook` integrations that it is.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub(super) audiohook: Vec<AudioHookEntry>,
 }
 
 fn default_tenant() -> String {
@@ -107,6 +116,31 @@ pub(super) struct CertificateEntry {
     pub(super) dns: Option<String>,
     /// The common name of its subject.
     pub(super) common_name: Option<String>,
+}
+
+/// A Twilio account: its calls are known by their signatures.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "TwilioAccount")]
+pub(super) struct TwilioEntry {
+    /// The account's SID, `AC` and 32 hexadecimal digits. A stream of another account is refused.
+    #[schemars(regex(pattern = "^AC[0-9a-f]{32}$"))]
+    pub(super) account: String,
+    /// The account's auth token, which Twilio signs with.
+    pub(super) auth_token: Named,
+}
+
+/// An `AudioHook` integration: its calls are known by their API key, and by their signatures where a client secret
+/// is agreed on.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "AudioHookIntegration")]
+pub(super) struct AudioHookEntry {
+    /// SHA-256 of the API key in hexadecimal, behind `sha256:`. `undertone identities token` makes a key.
+    #[schemars(regex(pattern = "^sha256:[0-9a-f]{64}$"))]
+    pub(super) api_key: String,
+    /// The client secret, in base64 as it is given to Genesys; its requests must be signed then.
+    pub(super) client_secret: Option<Named>,
 }
 
 /// An issuer of tokens, such as an `OpenID Connect` provider.

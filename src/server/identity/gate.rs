@@ -21,9 +21,10 @@ use super::keys::Pace;
 use super::parse::Identities;
 use super::provider;
 use super::roles::{self, Access};
+use super::telephony::{self, Signed};
 use super::token::TokenHash;
 use crate::config::{Environment, Settings};
-use crate::identity::Identity;
+use crate::identity::{Identity, Role};
 use crate::secrets::Secrets as _;
 use crate::server::reload;
 use crate::telemetry::metrics;
@@ -173,6 +174,42 @@ impl Gate {
         admitted
     }
 
+    /// Whose Twilio account has signed a request for one of `urls`, which are ways to write the same one; and the
+    /// account's SID. It must be one that may open streams.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(in crate::server) fn admit_twilio(
+        &self,
+        urls: &[String],
+        signature: Option<&str>,
+    ) -> Result<(Arc<Identity>, String), Refusal> {
+        let identities = self.identities().unwrap_or_default();
+        let known = telephony::of_twilio(&identities.twilio, urls, signature);
+        let admitted = known.and_then(|(identity, account)| {
+            let access = Access::Role(Role::Stream);
+            roles::check(&identity, access, "GET /v1/twilio").map(|()| (identity, account))
+        });
+        admitted.inspect_err(|refusal| metrics().authentication_failed(refusal.reason()))
+    }
+
+    /// Whose `AudioHook` integration sends this request. It must be one that may open streams.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(in crate::server) fn admit_audiohook(
+        &self,
+        request: Signed<'_>,
+    ) -> Result<Arc<Identity>, Refusal> {
+        let identities = self.identities().unwrap_or_default();
+        let known = telephony::of_audiohook(&identities.audiohook, request, SystemTime::now());
+        let admitted = known.and_then(|identity| {
+            let access = Access::Role(Role::Stream);
+            roles::check(&identity, access, "GET /v1/audiohook").map(|()| identity)
+        });
+        admitted.inspect_err(|refusal| metrics().authentication_failed(refusal.reason()))
+    }
+
     fn holds(&self, standing: &Standing) -> Result<(), Refusal> {
         let Some(identities) = self.identities() else {
             return Ok(());
@@ -300,7 +337,7 @@ impl Gate {
         };
         before.issuers.iter().for_each(|issuer| issuer.keys.reread(&Environment));
         let text = text?;
-        if is_same && before.authorities_are_as_read(&Environment) {
+        if is_same && before.files_are_as_read(&Environment) {
             return Ok(false);
         }
         let identities = Identities::parse_after(&text, &Environment, Some(&before))

@@ -11,6 +11,7 @@
 //! | `token`, `bearer` | random tokens by their hashes; the header that they come in |
 //! | `certificate` | the names in a client's certificate |
 //! | `jwt`, `keys`, `provider` | tokens of issuers, the issuers' keys, signatures by ring |
+//! | `telephony` | what Twilio and `AudioHook` sign with |
 //! | `roles` | which role each method needs |
 //! | `gate`, `layer` | all of it together, in front of the services |
 //! | `error` | what is wrong with a file, why a call is refused |
@@ -29,6 +30,7 @@ mod layer;
 mod parse;
 mod provider;
 mod roles;
+mod telephony;
 mod token;
 
 #[cfg(test)]
@@ -40,4 +42,5 @@ pub use gate::{Gate, Standing};
 pub use layer::{GateLayer, Gated};
 pub use parse::Identities;
 pub use roles::{Access, needed};
+pub(super) use telephony::Signed;
 pub use token::{BadHash, NoRandomness, TokenHash, new_token};

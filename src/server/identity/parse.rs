@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use url::{Host, Url};
 
 use super::certificate::CertificateName;
 use super::file::{CertificateEntry, Entry, File, IssuerEntry, QuotaEntry, SCHEMA};
 use super::jwt::{ClaimNames, Issuer};
 use super::keys::{Keys, Source};
+use super::telephony::{AudioHookClient, TwilioAccount};
 use super::token::{Held, TokenHash};
 use crate::identity::{Identity, Quota, Tenant};
-use crate::secrets::Secrets;
+use crate::secrets::{Named, Secrets};
 use crate::yaml::{self, Fault, YamlError};
 
 /// Most callers, and most issuers.
@@ -34,8 +36,10 @@ pub struct Identities {
     pub(super) tokens: HashMap<TokenHash, Held>,
     pub(super) certificates: HashMap<CertificateName, Arc<Identity>>,
     pub(super) issuers: Vec<Arc<Issuer>>,
-    /// Files with authorities that issuers' URLs are trusted by, and what they held.
-    authorities: Vec<(PathBuf, TokenHash)>,
+    pub(super) twilio: Vec<TwilioAccount>,
+    pub(super) audiohook: Vec<AudioHookClient>,
+    /// Files that the file names, and what they held: authorities that issuers' URLs are trusted by, secrets.
+    files: Vec<(PathBuf, TokenHash)>,
 }
 
 impl Identities {
@@ -61,12 +65,12 @@ impl Identities {
         self.issuers.iter().find(|issuer| issuer.url == url)
     }
 
-    /// Whether files with authorities hold what they held.
-    pub(super) fn authorities_are_as_read(&self, secrets: &dyn Secrets) -> bool {
+    /// Whether the files that the file names, those of keys apart, hold what they held.
+    pub(super) fn files_are_as_read(&self, secrets: &dyn Secrets) -> bool {
         let same = |(path, before): &(PathBuf, TokenHash)| {
             secrets.file(path).is_ok_and(|pem| TokenHash::of(&pem) == *before)
         };
-        self.authorities.iter().all(same)
+        self.files.iter().all(same)
     }
 
     /// Callers that are known one by one, in the file's order.
@@ -103,7 +107,7 @@ fn read(
     at_most("jwt", file.jwt.len(), MAX_ISSUERS)?;
     let mut reader = Reader::default();
     for (index, entry) in file.identities.iter().enumerate() {
-        reader.identity(&format!("identities[{index}]"), entry)?;
+        reader.identity(&format!("identities[{index}]"), entry, secrets)?;
     }
     let mut issuers = BTreeMap::new();
     for (index, entry) in file.jwt.iter().enumerate() {
@@ -120,7 +124,7 @@ fn read(
         let mut ca = None;
         if let Some(file) = &entry.ca {
             let pem = authorities(&format!("{path}.ca"), file, secrets)?;
-            reader.known.authorities.push((file.clone(), TokenHash::of(&pem)));
+            reader.known.files.push((file.clone(), TokenHash::of(&pem)));
             ca = Some(pem);
         }
         let issuer = Arc::new(issuer(&path, entry, ca.as_deref(), secrets, before)?);
@@ -151,12 +155,15 @@ impl Reader {
         Ok(())
     }
 
-    fn identity(&mut self, path: &str, entry: &Entry) -> Result<(), Fault> {
+    fn identity(&mut self, path: &str, entry: &Entry, secrets: &dyn Secrets) -> Result<(), Fault> {
         self.take_name(path, &entry.name)?;
         at_most(&format!("{path}.tokens"), entry.tokens.len(), MAX_PROOFS)?;
         at_most(&format!("{path}.certificates"), entry.certificates.len(), MAX_PROOFS)?;
-        if entry.tokens.is_empty() && entry.certificates.is_empty() {
-            let remedy = "give it tokens (`undertone identities token` makes one) or certificates";
+        at_most(&format!("{path}.twilio"), entry.twilio.len(), MAX_PROOFS)?;
+        at_most(&format!("{path}.audiohook"), entry.audiohook.len(), MAX_PROOFS)?;
+        let telephones = entry.twilio.len() + entry.audiohook.len();
+        if entry.tokens.is_empty() && entry.certificates.is_empty() && telephones == 0 {
+            let remedy = "give it tokens (`undertone identities token` makes one), certificates, twilio or audiohook";
             return Err(Fault::new(path, "nothing proves this identity", remedy));
         }
         let identity = Arc::new(Identity {
@@ -197,8 +204,81 @@ impl Reader {
                 return Err(Fault::new(field, "this name is here twice", remedy));
             }
         }
+        self.telephones(path, entry, &identity, secrets)?;
         self.known.all.push(identity);
         Ok(())
+    }
+
+    fn telephones(
+        &mut self,
+        path: &str,
+        entry: &Entry,
+        identity: &Arc<Identity>,
+        secrets: &dyn Secrets,
+    ) -> Result<(), Fault> {
+        for (index, twilio) in entry.twilio.iter().enumerate() {
+            let field = |name: &str| format!("{path}.twilio[{index}].{name}");
+            let account = &twilio.account;
+            let digits = account.strip_prefix("AC").unwrap_or_default();
+            if digits.len() != 32 || !digits.bytes().all(|c| c.is_ascii_hexdigit()) {
+                let remedy = "write the account's SID, AC and 32 hexadecimal digits";
+                return Err(Fault::new(field("account"), "is no SID of an account", remedy));
+            }
+            let token = self.secret(field("auth_token"), &twilio.auth_token, secrets)?;
+            let account = TwilioAccount::new(account.clone(), &token, identity.clone());
+            self.known.twilio.push(account);
+        }
+        for (index, audiohook) in entry.audiohook.iter().enumerate() {
+            let field = |name: &str| format!("{path}.audiohook[{index}].{name}");
+            let api_key: TokenHash = audiohook.api_key.parse().map_err(|error| {
+                let remedy = "write the hash of the key: `undertone identities token` makes both";
+                Fault::new(field("api_key"), format!("{error}"), remedy)
+            })?;
+            if self.known.audiohook.iter().any(|known| known.api_key == api_key) {
+                let remedy = "a key belongs to one identity: make another one";
+                return Err(Fault::new(field("api_key"), "this key is here twice", remedy));
+            }
+            let secret = audiohook.client_secret.as_ref().map(|named| {
+                let text = self.secret(field("client_secret"), named, secrets)?;
+                let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim());
+                bytes.map_err(|_| {
+                    let remedy = "put it there as it was given to Genesys, in base64";
+                    Fault::new(field("client_secret"), "it is no base64", remedy)
+                })
+            });
+            let secret = secret.transpose()?;
+            let client = AudioHookClient::new(api_key, secret.as_deref(), identity.clone());
+            self.known.audiohook.push(client);
+        }
+        Ok(())
+    }
+
+    /// The text of a secret, without the line break at its end.
+    fn secret(
+        &mut self,
+        field: String,
+        named: &Named,
+        secrets: &dyn Secrets,
+    ) -> Result<String, Fault> {
+        let text = match named {
+            Named::Env(variable) => secrets.variable(variable).ok_or_else(|| {
+                let problem = format!("the environment variable {variable} is not set");
+                Fault::new(&field, problem, "set it where the service is started")
+            })?,
+            Named::File(path) => {
+                let text = secrets.file(path).map_err(|error| {
+                    let problem = format!("cannot read {}: {error}", path.display());
+                    Fault::new(&field, problem, "make the file readable for the service")
+                })?;
+                self.known.files.push((path.clone(), TokenHash::of(&text)));
+                text
+            }
+        };
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            return Err(Fault::new(field, "it is empty", "put the secret there"));
+        }
+        Ok(text.to_owned())
     }
 }
 
