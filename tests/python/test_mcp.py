@@ -10,6 +10,7 @@ import pathlib
 import queue
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -80,6 +81,12 @@ class Server:
         self.http = f"http://{fields['http']}/mcp"
         # Nobody else reads it, and a pipe that is full would hold up the server.
         threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+
+    async def says(self, words):
+        """Waits until the log has these words."""
+        with anyio.fail_after(TIMEOUT_S):
+            while not any(words in line for line in self.log):
+                await anyio.sleep(0.01)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -534,20 +541,35 @@ def test_a_server_that_ends_is_not_held_up_by_half_a_message(tmp_path):
             assert time.monotonic() - began < 10
 
 
-def test_a_server_that_drains_still_answers(api, tmp_path):  # noqa: F811
-    with Server(tmp_path, "--drain-deadline", "30s") as server:
-        # A stream without checkpoints is heard out, which keeps the server up.
+def test_a_call_that_is_under_way_is_heard_out_when_the_server_ends(api, tmp_path):  # noqa: F811
+    args = ["--drain-deadline", "30s", "--store-timeout", "30s", "--log", "info,rmcp=debug"]
+    with Server(tmp_path, *args) as server:
         with Talk(api, server.grpc, "the-last") as last:
-            server.process.send_signal(signal.SIGTERM)
-            for response in last.call:
-                if response.HasField("draining"):
-                    break
+            pass
+        # As long as somebody else writes, an acknowledgement waits.
+        other = sqlite3.connect(tmp_path / "escalations.db", isolation_level=None, timeout=TIMEOUT_S)
+        other.execute("BEGIN IMMEDIATE")
 
-            async def work(client):
-                return await call(client, "list_escalations")
+        async def work(client):
+            answers = []
 
-            listed = run(server, ("http", "auto"), work)
-            assert [one["escalation_id"] for one in listed["escalations"]] == [last.escalation_id]
+            async def acknowledge():
+                arguments = {"escalation_id": last.escalation_id, "actor": "Ann"}
+                answers.append(await client.call_tool("acknowledge_escalation", arguments))
+
+            # The client asks for the schema once: the call is the last thing that it asks for.
+            await client.list_tools()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(acknowledge)
+                await server.says("acknowledge_escalation")
+                server.process.send_signal(signal.SIGTERM)
+                await server.says('"draining"')
+                other.execute("ROLLBACK")
+            return answers
+
+        (answer,) = run(server, ("http", "auto"), work)
+        other.close()
+        assert not answer.is_error and text(answer).startswith("Taken on by Ann"), text(answer)
         assert server.process.wait(timeout=TIMEOUT_S) == 0
 
 

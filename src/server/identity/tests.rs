@@ -167,6 +167,6 @@ fn authorities_that_change_are_noticed() {
     let text = "schema: undertone.identities/v1\njwt: [{name: s, issuer: i, audience: [u], \
                 jwks: 'https://sso.example/keys', ca: ca.pem}]\n";
     let known = Identities::parse(text, &one).unwrap();
-    assert!(known.authorities_are_as_read(&one));
-    assert!(!known.authorities_are_as_read(&other) && !known.authorities_are_as_read(&Files));
+    assert!(known.files_are_as_read(&one));
+    assert!(!known.files_are_as_read(&other) && !known.files_are_as_read(&Files));
 }
