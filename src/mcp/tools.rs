@@ -184,22 +184,16 @@ mod tests {
             for tool in table {
                 let output = tool.output_schema.as_ref().unwrap();
                 for schema in [&tool.input_schema, output] {
-                    let mut open = vec![("", Value::Object(schema.as_ref().clone()))];
-                    while let Some((_, value)) = open.pop() {
-                        if let Some(properties) = value.get("properties").and_then(Value::as_object)
-                        {
-                            for (name, property) in properties {
-                                let described = property.get("description").is_some();
-                                assert!(described, "{}: {name}", tool.name);
-                            }
+                    let mut open = vec![Value::Object(schema.as_ref().clone())];
+                    while let Some(value) = open.pop() {
+                        let properties = value.get("properties").and_then(Value::as_object);
+                        for (name, property) in properties.into_iter().flatten() {
+                            let described = property.get("description").is_some();
+                            assert!(described, "{}: {name}", tool.name);
                         }
                         match value {
-                            Value::Object(object) => {
-                                open.extend(object.into_iter().map(|(_, value)| ("", value)));
-                            }
-                            Value::Array(values) => {
-                                open.extend(values.into_iter().map(|v| ("", v)))
-                            }
+                            Value::Object(object) => open.extend(object.into_values()),
+                            Value::Array(values) => open.extend(values),
                             _ => {}
                         }
                     }
