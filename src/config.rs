@@ -78,7 +78,7 @@ macro_rules! settings {
 settings! {
     /// Address of the gRPC port.
     grpc_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), "UNDERTONE_GRPC_ADDRESS";
-    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions, audio over WebSocket.
+    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions, /mcp, audio over WebSocket.
     http_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)), "UNDERTONE_HTTP_ADDRESS";
     /// PEM file with the server's certificate and those between it and its authority; with `tls_key` both ports
     /// speak TLS. Read again when it changes [default: no TLS]
@@ -109,7 +109,7 @@ settings! {
     jwks_retry: Span = secs(10), "UNDERTONE_JWKS_RETRY";
     /// Longest time that fetching an issuer's keys may take; the opening of a call may wait for it.
     jwks_timeout: Span = secs(5), "UNDERTONE_JWKS_TIMEOUT";
-    /// Origins of web pages that may call over WebSocket and gRPC-Web besides the server's own, with commas between
+    /// Origins of web pages that may call over WebSocket, gRPC-Web and MCP besides the server's own, with commas between
     /// them, such as `https://app.example`; `*` for all [default: none]
     allowed_origins: String = String::new(), "UNDERTONE_ALLOWED_ORIGINS";
     /// How telephone systems call the HTTP port, such as `https://emotion.example`, where that is not what their
@@ -277,6 +277,8 @@ settings! {
     delivery_poll: Span = ms(250), "UNDERTONE_DELIVERY_POLL";
     /// Whether the server answers gRPC reflection.
     reflection: bool = true, "UNDERTONE_REFLECTION";
+    /// Whether the HTTP port answers the Model Context Protocol at /mcp: the tools of language models.
+    mcp: bool = true, "UNDERTONE_MCP";
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,undertone=debug`.
     log: String = "info".to_owned(), "UNDERTONE_LOG";
     /// How logs look: text or json.

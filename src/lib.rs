@@ -22,6 +22,7 @@
 //! | [`wire`] | the protocol: generated code, parsing, rendering (prost) |
 //! | [`session`] | one actor per stream; whole clips through the same path |
 //! | [`config`] | flags, environment, file -> settings |
+//! | [`mcp`] | the Model Context Protocol: tools for language models over the clients of the protocol (rmcp) |
 //! | [`server`] | gRPC, HTTP, who calls, TLS, errors, draining (tonic, axum, rustls) |
 //! | [`report`] | self-contained HTML: tables, charts, pictures (maud, png) |
 //! | [`corpus`] | the four corpora: labels, manifests, features for training |
@@ -72,6 +73,7 @@ pub mod escalation;
 pub mod evaluation;
 pub mod features;
 pub mod identity;
+pub mod mcp;
 pub mod model;
 pub mod policy;
 pub mod report;

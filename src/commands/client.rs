@@ -1,4 +1,4 @@
-//! The client side that `stream`, `bench` and `health` share: a connection, a stream on it, and what a server
+//! The client side that `stream`, `bench`, `health` and `mcp` share: a connection, a stream on it, and what a server
 //! answers when it refuses, in words.
 
 mod credentials;
@@ -222,6 +222,26 @@ fn remedy(target: &Uri, cause: &str) -> &'static str {
     }
 }
 
+fn no_way(target: &Uri, error: &tonic::transport::Error) -> Failure {
+    let cause = root_cause(error);
+    let remedy = remedy(target, &cause);
+    Failure::unavailable(format!("cannot connect to {target}: {cause}")).with_remedy(remedy)
+}
+
+fn endpoint(target: &Uri, credentials: &Credentials) -> Result<Endpoint, Failure> {
+    let endpoint = Endpoint::from(target.clone())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        // Small messages both ways all the time: waiting to fill packets only adds latency.
+        .tcp_nodelay(true);
+    match credentials.tls() {
+        Some(tls) => endpoint.tls_config(tls.clone()).map_err(|error| no_way(target, &error)),
+        None => Ok(endpoint),
+    }
+}
+
 /// One HTTP/2 connection. A clone shares it.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
@@ -235,23 +255,17 @@ impl Client {
     /// # Errors
     /// [`Failure`] if there is nobody.
     pub(super) async fn connect(target: &Uri, credentials: &Credentials) -> Result<Self, Failure> {
-        let failed = |error: tonic::transport::Error| {
-            let cause = root_cause(&error);
-            let remedy = remedy(target, &cause);
-            Failure::unavailable(format!("cannot connect to {target}: {cause}")).with_remedy(remedy)
-        };
-        let mut endpoint = Endpoint::from(target.clone())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            // Small messages both ways all the time: waiting to fill packets only adds latency.
-            .tcp_nodelay(true);
-        if let Some(tls) = credentials.tls() {
-            endpoint = endpoint.tls_config(tls.clone()).map_err(failed)?;
-        }
-        let channel = endpoint.connect().await.map_err(failed)?;
+        let endpoint = endpoint(target, credentials)?;
+        let channel = endpoint.connect().await.map_err(|error| no_way(target, &error))?;
         Ok(Self { channel, authorization: credentials.authorization().cloned() })
+    }
+
+    /// A connection that is made by the first call, and again by the next one after it broke.
+    ///
+    /// # Errors
+    /// [`Failure`] if the credentials cannot be used.
+    pub(super) fn lazily(target: &Uri, credentials: &Credentials) -> Result<Channel, Failure> {
+        Ok(endpoint(target, credentials)?.connect_lazy())
     }
 
     /// Opens a stream. `requests` ends when the client has no more to say.

@@ -15,6 +15,7 @@ mod escalations;
 mod evaluate;
 mod health;
 mod identities;
+mod mcp;
 mod policy;
 mod serve;
 mod signals;
@@ -58,6 +59,8 @@ enum Command {
     Stream(stream::Args),
     /// Ask a server how it is; for health checks of containers, which have no shell.
     Health(health::Args),
+    /// Give a language model a server's tools, over the Model Context Protocol on standard input and output.
+    Mcp(mcp::Args),
     /// Score files, folders and object storage, without a server.
     Analyze(analyze::Args),
     /// Check a configuration and print the settings in force, without serving.
@@ -104,6 +107,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(source) => serve::run(&source),
         Command::Stream(args) => stream::run(args),
         Command::Health(args) => health::run(&args),
+        Command::Mcp(args) => mcp::run(args),
         Command::Analyze(args) => analyze::run(&args),
         Command::Check(source) => check(&source),
         Command::Models(source) => models(&source),

@@ -1,4 +1,4 @@
-//! The HTTP port: metrics for Prometheus, probes, the live sessions, and audio over WebSocket.
+//! The HTTP port: metrics for Prometheus, probes, the live sessions, audio over WebSocket, MCP.
 //!
 //! Metrics and probes carry no tenant's data and need no identity. `/sessions` does: the role admin, as soon
 //! as identities are configured; and no token is taken where it could be read on the way. This port asks
@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::extract::State as Extract;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,6 +28,7 @@ use super::connections;
 use super::entrance::Entrance;
 use super::identity::{Access, Gate, Refusal};
 use super::ingress::{self, Ingress};
+use super::mcp::{self, Mcp};
 use super::observe::Observer;
 use super::tls::Handshakes;
 use crate::config::Settings;
@@ -99,11 +100,11 @@ impl State {
 /// Serves until `closing`. Whoever takes longer than `head_timeout` to say what it wants is cut off.
 pub(super) async fn serve(
     incoming: Incoming,
-    (state, ingress): (State, Arc<Ingress>),
+    (state, ingress, mcp): (State, Arc<Ingress>, Option<Mcp>),
     head_timeout: Duration,
     closing: CancellationToken,
 ) {
-    let router = Router::new()
+    let mut router = Router::new()
         .route("/metrics", get(metrics))
         // Alive: the process answers. Ready: it takes new streams.
         .route("/healthz", get(async || "alive\n"))
@@ -112,6 +113,9 @@ pub(super) async fn serve(
         .route("/sessions", get(sessions))
         .with_state(state)
         .merge(ingress::routes(ingress));
+    if let Some(mcp) = mcp {
+        router = router.route("/mcp", any(mcp::answer).with_state(mcp));
+    }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
     match incoming {

@@ -16,6 +16,7 @@ pub mod identity;
 mod ingress;
 mod keys;
 mod load;
+mod mcp;
 mod memory;
 pub mod observe;
 mod places;
@@ -61,6 +62,7 @@ use identity::{GateLayer, IdentitiesError};
 use ingress::{Ingress, Origins};
 pub use keys::keyring;
 use load::Patient;
+use mcp::Mcp;
 pub use observe::Observer;
 use places::Places;
 pub use service::Service;
@@ -392,6 +394,12 @@ pub async fn run(
     let health_service = health_service.max_decoding_message_size(NAME_BYTES);
 
     let closing = CancellationToken::new();
+    let doors = Doors::new(service, settings);
+    let escalations = escalations.map(|service| service.max_decoding_message_size(SMALL));
+    let mcp = settings.mcp.then(|| {
+        let services = (doors.clone(), sessions.clone(), escalations.clone());
+        Mcp::new(services, settings, entrance.gate.clone(), tasks.clone(), closing.clone())
+    });
     let grpc = builder(settings)
         // Outside of gRPC-Web: browsers ask before they call, and that is no call.
         .layer(pages(settings))
@@ -402,9 +410,9 @@ pub async fn run(
         .layer(GateLayer::new(entrance.gate.clone()))
         .layer(Bounds::new(settings, closing.clone()))
         .add_service(health_service)
-        .add_service(Doors::new(service, settings))
+        .add_service(doors)
         .add_service(sessions)
-        .add_optional_service(escalations.map(|service| service.max_decoding_message_size(SMALL)))
+        .add_optional_service(escalations)
         .add_optional_service(reflection_v1.map(|one| one.max_decoding_message_size(NAME_BYTES)))
         .add_optional_service(
             reflection_v1alpha.map(|one| one.max_decoding_message_size(NAME_BYTES)),
@@ -421,7 +429,7 @@ pub async fn run(
     };
     let http = tokio::spawn(http::serve(
         entrance.http(sockets.http, settings),
-        (http_state, Arc::new(ingress)),
+        (http_state, Arc::new(ingress), mcp),
         settings.http_head_timeout.0,
         closing.clone(),
     ));
@@ -471,6 +479,8 @@ impl Running {
             // Sessions have ended; their last messages still have to leave.
             self.closing.cancel();
             let _ = (&mut self.grpc).await;
+            // Answers of MCP too; a client that dawdles with its next request holds up nobody.
+            let _ = tokio::time::timeout(CUT_OFF_WITHIN, &mut self.http).await;
         });
         if drained.await.is_err() {
             tracing::warn!(?deadline, "not all had ended at the drain deadline; cut off");

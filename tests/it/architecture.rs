@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 
 /// Third-party names and where each may stand: path prefixes below `src/`.
 const ROOMS: &[(&[&str], &[&str])] = &[
-    (&["prost", "prost_types"], &["wire/", "server/", "commands/client", "commands/stream"]),
+    (
+        &["prost", "prost_types"],
+        &["wire/", "server/", "mcp/", "commands/client", "commands/stream"],
+    ),
     (
         &["tonic", "tonic_types", "tonic_prost"],
         &[
             "wire/mod.rs",
             "wire/codec.rs",
             "server/",
+            "mcp/failure.rs",
+            "mcp/way.rs",
             "commands/client",
             "commands/stream",
             "commands/bench",
@@ -23,12 +28,15 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["symphonia"], &["audio/container.rs"]),
     (&["rubato"], &["audio/resample.rs"]),
     (&["rustfft", "pulp"], &["features/"]),
-    (&["axum", "futures_util"], &["server/http.rs", "server/ingress/"]),
+    (&["axum"], &["server/http.rs", "server/ingress/", "server/mcp.rs"]),
+    (&["futures_util"], &["server/ingress/"]),
     (&["tower_http"], &["server/mod.rs"]),
     (&["prost_reflect"], &["wire/json.rs"]),
     (&["sfv"], &["server/identity/telephony.rs"]),
+    (&["rmcp"], &["mcp/"]),
     (&["clap", "clap_complete"], &["config.rs", "config/values.rs", "commands/", "main.rs"]),
-    (&["tower", "http_body"], &["server/calls.rs", "server/bounds.rs"]),
+    (&["tower"], &["server/calls.rs", "server/bounds.rs", "server/mcp.rs", "mcp/way.rs"]),
+    (&["http_body"], &["server/calls.rs", "server/bounds.rs"]),
     (&["opentelemetry"], &["telemetry.rs", "telemetry/", "server/observe"]),
     (&["tracing_opentelemetry"], &["telemetry/trace.rs", "server/observe"]),
     (&["opentelemetry_sdk"], &["telemetry/trace.rs", "server/observe"]),
@@ -58,12 +66,22 @@ const ROOMS: &[(&[&str], &[&str])] = &[
             "server/identity/",
             "server/ingress/twilio.rs",
             "session/token.rs",
+            "mcp/tools/audio.rs",
         ],
     ),
     (&["chacha20poly1305"], &["session/token.rs"]),
     (&["postcard"], &["session/"]),
     (&["async_nats", "hmac", "httpdate"], &["escalation/sinks/"]),
-    (&["url"], &["archive/", "escalation/sinks/", "server/identity/", "config/check.rs"]),
+    (
+        &["url"],
+        &[
+            "archive/",
+            "escalation/sinks/",
+            "server/identity/",
+            "config/check.rs",
+            "mcp/resources.rs",
+        ],
+    ),
     (&["reqwest"], &["escalation/sinks/", "server/identity/", "commands/bench"]),
     (
         &["rustls"],
@@ -89,7 +107,7 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["tower_layer"], &["server/identity/layer.rs"]),
     (&["minijinja"], &["escalation/sinks/", "policy/"]),
     (&["serde_saphyr"], &["yaml.rs", "yaml/", "policy/"]),
-    (&["schemars"], &["escalation/", "policy/", "secrets.rs", "server/identity/"]),
+    (&["schemars"], &["escalation/", "policy/", "secrets.rs", "server/identity/", "mcp/"]),
     (&["sqlx"], &["escalation/store/"]),
     (&["backon"], &["escalation/"]),
     (&["object_store", "parquet"], &["archive/"]),
@@ -231,7 +249,8 @@ fn third_party_names_stay_in_their_rooms() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    for name in ["tonic", "ort", "symphonia", "rubato", "rustfft", "axum", "clap", "opentelemetry"]
+    for name in
+        ["tonic", "ort", "symphonia", "rubato", "rustfft", "axum", "rmcp", "clap", "opentelemetry"]
     {
         assert!(found.contains(name), "{name} was not seen: does the test still look?");
     }

@@ -104,7 +104,7 @@ impl Credentials {
     }
 
     /// The header `authorization`.
-    pub(super) fn authorization(&self) -> Option<&MetadataValue<Ascii>> {
+    pub(in crate::commands) fn authorization(&self) -> Option<&MetadataValue<Ascii>> {
         self.authorization.as_ref()
     }
 

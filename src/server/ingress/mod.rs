@@ -7,8 +7,8 @@
 //! | `/v1/audiohook` | Genesys `AudioHook` ([`audiohook`]) |
 //!
 //! In: upgrade requests on the HTTP port. Out: sessions. What differs between the protocols is how a message is
-//! understood ([`Ears`]) and how something is said ([`Mouth`]); how a session is run over a socket is the same
-//! for all ([`talk`]).
+//! understood ([`talk::Ears`]) and how something is said ([`talk::Mouth`]); how a session is run over a socket is the same
+//! for all ([`talk::talk`]).
 //!
 //! Always:
 //! 1. Nobody is heard who has not proved who they are, where identities are configured; and a browser's page is

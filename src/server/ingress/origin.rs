@@ -26,7 +26,7 @@ impl Origins {
     }
 
     /// Whether a request with these headers comes from a page that may call, or from no page.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
+    pub(in crate::server) fn admit(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else {
             return true;
         };
@@ -39,6 +39,18 @@ impl Origins {
                 && (self.guarded || is_name_of_ours(from))
         });
         own || self.lists(&origin)
+    }
+
+    /// Whether a request with these headers calls this server by a name that is known to be its own. Where callers
+    /// prove who they are, a page that has made another one point here has no token.
+    pub(in crate::server) fn knows_host(&self, headers: &HeaderMap) -> bool {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let Some(host) = host.map(str::to_ascii_lowercase) else {
+            return false;
+        };
+        let named =
+            |origin: &String| origin.split_once("://").is_some_and(|(_, name)| name == host);
+        self.guarded || self.all || is_name_of_ours(&host) || self.listed.iter().any(named)
     }
 
     /// Whether the settings name it.
@@ -100,5 +112,22 @@ mod tests {
         assert!(admits(listed, "emotion.example", Some("https://APP.example")));
         assert!(!admits(listed, "emotion.example", Some("http://app.example")));
         assert!(admits("*", "emotion.example", Some("https://any.example")));
+    }
+
+    #[test]
+    fn a_server_that_asks_nobody_who_they_are_is_called_by_its_own_names() {
+        let knows = |allowed: &str, guarded, host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            Origins::new(allowed, guarded).knows_host(&headers)
+        };
+        for own in ["localhost:9464", "LOCALHOST", "127.0.0.1:9464", "[::1]:9464", "10.0.0.7"] {
+            assert!(knows("", false, own), "{own}");
+        }
+        assert!(!knows("", false, "evil.example:9464") && knows("", true, "emotion.example"));
+        let proxy = "https://emotion.example";
+        assert!(knows(proxy, false, "emotion.example") && knows("*", false, "any.example"));
+        assert!(!knows(proxy, false, "emotion.example.evil") && !knows(proxy, false, "https"));
+        assert!(!Origins::new("", false).knows_host(&HeaderMap::new()));
     }
 }

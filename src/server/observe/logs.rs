@@ -63,11 +63,18 @@ fn is_our_span(metadata: &Metadata<'_>) -> bool {
         && metadata.target().starts_with("undertone")
 }
 
+/// What else is said only when the setting names it: this library tells three lines of every request, and what clients
+/// have sent.
+const CHATTY: &str = "rmcp";
+
 /// What is logged: what the setting says, but not what the exporters complain about every few seconds while
 /// the collector is away (those complaints are made here, now and then, see `otlp`), and not what a decoder
 /// thinks of a client's bytes: the client is told, and could fill the log.
 fn filter<S: Subscriber>(settings: &Settings) -> Result<impl Filter<S> + use<S>, ParseError> {
-    let said: EnvFilter = settings.log.parse()?;
+    let mut said: EnvFilter = settings.log.parse()?;
+    if !settings.log.contains(CHATTY) {
+        said = said.add_directive(format!("{CHATTY}=off").parse()?);
+    }
     let not_theirs = by_target(|target| {
         !target.starts_with("opentelemetry") && !target.starts_with("symphonia")
     });
