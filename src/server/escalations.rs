@@ -2,12 +2,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::codegen::{Service as Call, http};
+use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
@@ -21,7 +24,7 @@ use crate::escalation::{
 use crate::identity::Identity;
 use crate::session::Registry;
 use crate::wire::parse::{self, Violation};
-use crate::wire::v1::escalation_service_server::EscalationService;
+use crate::wire::v1::escalation_service_server::{EscalationService, EscalationServiceServer};
 use crate::wire::{render, v1};
 
 /// Occurrences read from the store at once.
@@ -71,6 +74,28 @@ fn invalid(violations: Vec<Violation>) -> Status {
 #[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn store(error: StoreError) -> Status {
     status::of_store(&error)
+}
+
+/// The service where nothing is kept: each call is told so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Storeless;
+
+impl NamedService for Storeless {
+    const NAME: &'static str = <EscalationServiceServer<Escalations> as NamedService>::NAME;
+}
+
+impl<B: Send + 'static> Call<http::Request<B>> for Storeless {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _request: http::Request<B>) -> Self::Future {
+        std::future::ready(Ok(status::no_store().into_http()))
+    }
 }
 
 /// What the caller sees of what is asked for.

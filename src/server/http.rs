@@ -63,6 +63,25 @@ pub(super) fn withheld(settings: &Settings) -> Option<&'static str> {
     }
 }
 
+/// Why those who call the service over this port, as they would over gRPC, get no answer under `settings`, if they do
+/// not: audio over WebSocket, MCP.
+pub(super) fn withheld_from_callers(settings: &Settings) -> Option<&'static str> {
+    if settings.insecure {
+        None
+    } else if settings.has_identities() {
+        // No token is taken where it could be read on the way.
+        (!settings.is_http_local() && !settings.has_http_tls())
+            .then_some("this is answered over TLS, or to this machine alone; see http_tls\n")
+    } else if !settings.is_http_local() {
+        Some("this is answered where identities say who asks, or to this machine alone\n")
+    } else {
+        // The gRPC port asks for certificates; this one cannot.
+        settings.requires_client_certificate().then_some(
+            "this port asks for no certificates: it answers where identities say who asks\n",
+        )
+    }
+}
+
 /// A socket on which to serve, with or without TLS.
 #[derive(Debug)]
 pub(super) enum Incoming {
@@ -227,9 +246,8 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
 
-    #[test]
-    fn sessions_are_shown_to_no_stranger() {
-        let public = |identities: &str, http_tls| Settings {
+    fn public(identities: &str, http_tls: bool) -> Settings {
+        Settings {
             http_address: SocketAddr::from(([0, 0, 0, 0], 9464)),
             tls_certificate: "tls.crt".into(),
             tls_key: "tls.key".into(),
@@ -237,14 +255,30 @@ mod tests {
             identities: identities.into(),
             http_tls,
             ..Settings::default()
-        };
-        // The gRPC port asks for certificates; this one cannot.
-        for http_tls in [true, false] {
-            assert!(withheld(&public("", http_tls)).is_some_and(|why| why.contains("identities")));
         }
-        assert!(withheld(&public("who.yaml", false)).is_some_and(|why| why.contains("TLS")));
-        assert!(withheld(&public("who.yaml", true)).is_none());
-        assert!(withheld(&Settings::default()).is_none());
-        assert!(withheld(&Settings { insecure: true, ..public("", false) }).is_none());
+    }
+
+    #[test]
+    fn strangers_get_no_answer_and_no_token_is_taken_where_it_can_be_read() {
+        for withheld in [withheld, withheld_from_callers] {
+            // The gRPC port asks for certificates; this one cannot.
+            for http_tls in [true, false] {
+                let why = withheld(&public("", http_tls));
+                assert!(why.is_some_and(|why| why.contains("identities")));
+            }
+            let why = withheld(&public("who.yaml", false));
+            assert!(why.is_some_and(|why| why.contains("TLS")));
+            assert!(withheld(&public("who.yaml", true)).is_none());
+            assert!(withheld(&Settings::default()).is_none());
+            assert!(withheld(&Settings { insecure: true, ..public("", false) }).is_none());
+        }
+    }
+
+    #[test]
+    fn who_would_need_a_certificate_over_grpc_is_not_heard_without_one_here() {
+        let http_address = Settings::default().http_address;
+        let guarded = Settings { http_address, ..public("", true) };
+        let why = withheld_from_callers(&guarded);
+        assert!(why.is_some_and(|why| why.contains("certificates")));
     }
 }

@@ -28,8 +28,8 @@ use tower::{Layer as _, Service as _};
 use super::bounds::Bounds;
 use super::calls::Calls;
 use super::doors::Doors;
-use super::escalations::Escalations;
-use super::http::refused;
+use super::escalations::{Escalations, Storeless};
+use super::http::{self, refused};
 use super::identity::{Access, Gate, GateLayer};
 use super::ingress::Origins;
 use super::places::{Full, Places};
@@ -76,9 +76,10 @@ impl Mcp {
     ) -> Self {
         let mut routes = Routes::builder();
         routes.add_service(emotion).add_service(sessions);
-        if let Some(escalations) = escalations {
-            routes.add_service(escalations);
-        }
+        match escalations {
+            Some(escalations) => routes.add_service(escalations),
+            None => routes.add_service(Storeless),
+        };
         let routes = routes.routes().prepare();
         // As the gRPC port has them, but for gRPC-Web.
         let bounded = Bounds::new(settings, closing.clone()).layer(routes);
@@ -92,26 +93,8 @@ impl Mcp {
             clips: Places::new(max_clips, settings.share()),
             under_way,
             within: (settings.call_timeout.0, settings.request_timeout.0),
-            withheld: withheld(settings),
+            withheld: http::withheld_from_callers(settings),
         }
-    }
-}
-
-/// Why nobody gets an answer under `settings`, if so.
-fn withheld(settings: &Settings) -> Option<&'static str> {
-    if settings.insecure {
-        None
-    } else if settings.has_identities() {
-        // No token is taken where it could be read on the way.
-        (!settings.is_http_local() && !settings.has_http_tls())
-            .then_some("/mcp is answered over TLS, or to this machine alone; see http_tls\n")
-    } else if !settings.is_http_local() {
-        Some("/mcp is answered where identities say who asks, or to this machine alone\n")
-    } else {
-        // The gRPC port asks for certificates; this one cannot.
-        settings.requires_client_certificate().then_some(
-            "/mcp asks for no certificates: it is answered where identities say who asks\n",
-        )
     }
 }
 
@@ -184,37 +167,4 @@ pub(super) async fn answer(Extract(mcp): Extract<Mcp>, request: Request) -> Resp
     let Ok(answer) = mcp.service.clone().call(request).await;
     drop(turn);
     answer.map(Body::new)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::SocketAddr;
-
-    fn public(identities: &str, http_tls: bool) -> Settings {
-        Settings {
-            http_address: SocketAddr::from(([0, 0, 0, 0], 9464)),
-            tls_certificate: "tls.crt".into(),
-            tls_key: "tls.key".into(),
-            tls_client_ca: "ca.crt".into(),
-            identities: identities.into(),
-            http_tls,
-            ..Settings::default()
-        }
-    }
-
-    #[test]
-    fn strangers_get_no_answer_and_no_token_is_taken_where_it_can_be_read() {
-        for http_tls in [true, false] {
-            assert!(withheld(&public("", http_tls)).is_some_and(|why| why.contains("identities")));
-        }
-        assert!(withheld(&public("who.yaml", false)).is_some_and(|why| why.contains("TLS")));
-        assert!(withheld(&public("who.yaml", true)).is_none());
-        assert!(withheld(&Settings::default()).is_none());
-        assert!(withheld(&Settings { insecure: true, ..public("", false) }).is_none());
-        // On this machine too: the gRPC port would ask for a certificate.
-        let http_address = Settings::default().http_address;
-        let guarded = Settings { http_address, ..public("", true) };
-        assert!(withheld(&guarded).is_some_and(|why| why.contains("certificates")));
-    }
 }

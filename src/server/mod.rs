@@ -57,7 +57,7 @@ use bounds::Bounds;
 use connections::Connections;
 use doors::{Doors, SMALL};
 pub use entrance::Entrance;
-use escalations::Escalations;
+use escalations::{Escalations, Storeless};
 use identity::{GateLayer, IdentitiesError};
 use ingress::{Ingress, Origins};
 pub use keys::keyring;
@@ -412,6 +412,7 @@ pub async fn run(
         .add_service(health_service)
         .add_service(doors)
         .add_service(sessions)
+        .add_optional_service(escalating.is_none().then_some(Storeless))
         .add_optional_service(escalations)
         .add_optional_service(reflection_v1.map(|one| one.max_decoding_message_size(NAME_BYTES)))
         .add_optional_service(

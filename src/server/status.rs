@@ -228,6 +228,12 @@ pub fn other_tenant(name: &str) -> Status {
     field(Code::PermissionDenied, text, "OTHER_TENANT", name)
 }
 
+/// There is no store, so that there are no escalations.
+pub fn no_store() -> Status {
+    let text = SessionError::NoStore.to_string();
+    plain(Code::FailedPrecondition, text, "NO_ESCALATION_STORE")
+}
+
 /// A session that is not live here.
 pub fn no_session(id: &str) -> Status {
     let text = format!("no session {id:?} is live on this server");

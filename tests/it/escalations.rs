@@ -103,6 +103,15 @@ async fn get(service: &mut Service, id: &str) -> v1::GetEscalationResponse {
     service.get_escalation(request).await.unwrap().into_inner()
 }
 
+#[tokio::test]
+async fn a_server_without_a_store_says_so() {
+    let server = Server::with(|_| {}).await;
+    let request = v1::ListEscalationsRequest::default();
+    let status = service(&server).await.list_escalations(request).await.unwrap_err();
+    assert_error(&status, Code::FailedPrecondition, "NO_ESCALATION_STORE", None);
+    assert!(status.message().contains("escalation_store"));
+}
+
 async fn a_policy_raises_and_clears_and_all_of_it_is_in_the_store(place: &Place) {
     let server = server(place).await;
     let data = talk_with_pauses();

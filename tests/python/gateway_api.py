@@ -1,4 +1,4 @@
-"""Schemas of the two kinds of Gateway API that deploy/kubernetes uses, written after its reference (gateway.networking.k8s.io/v1).
+"""Schemas of the three kinds of Gateway API that deploy/kubernetes uses, written after its reference (gateway.networking.k8s.io/v1).
 
 No package that Python can install carries the originals. These hold only the fields that the manifests use, and refuse all
 others: a field that is misspelt is found, one that is used for the first time has to be written down here.
@@ -30,7 +30,24 @@ def resource(kind, spec):
 
 METHOD = strict(["service"], type={"enum": ["Exact"]}, service={"type": "string", "pattern": r"^[A-Za-z0-9_.]+$"})
 
+PATH = strict(["value"], type={"enum": ["Exact", "PathPrefix"]}, value={"type": "string", "pattern": "^/", "maxLength": 1024})
+
 SCHEMAS = {
+    "HTTPRoute": resource(
+        "HTTPRoute",
+        strict(
+            ["parentRefs", "rules"],
+            parentRefs=several(strict(["name"], name=NAME, namespace=NAME), 32),
+            hostnames=several(HOSTNAME),
+            rules=several(
+                strict(
+                    ["backendRefs"],
+                    matches=several(strict(["path"], path=PATH), 64),
+                    backendRefs=several(strict(["name", "port"], name=NAME, port=PORT)),
+                )
+            ),
+        ),
+    ),
     "GRPCRoute": resource(
         "GRPCRoute",
         strict(

@@ -68,7 +68,7 @@ impl Ingress {
             live,
             gate,
             origins: Origins::new(&settings.allowed_origins, settings.has_identities()),
-            withheld: super::http::withheld(settings),
+            withheld: super::http::withheld_from_callers(settings),
             max_message: largest.div_ceil(3) * 4 + BESIDES,
             public_url: settings.public_url.trim_end_matches('/').to_owned(),
         }
@@ -110,7 +110,7 @@ impl Ingress {
         who: impl FnOnce() -> Result<T, Refusal>,
     ) -> Result<T, Response> {
         if let Some(why) = self.withheld {
-            return Err(refuse(StatusCode::FORBIDDEN, withheld(why)));
+            return Err(refuse(StatusCode::FORBIDDEN, why.trim_end()));
         }
         if let Some(rejection) = rejection {
             return Err(refuse(
@@ -140,11 +140,6 @@ pub(super) fn routes(ingress: Arc<Ingress>) -> Router {
 fn span(path: &'static str, headers: &HeaderMap) -> tracing::Span {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     trace::socket(path, header("traceparent"), header("tracestate"))
-}
-
-/// Why nobody is heard, in words of audio.
-fn withheld(why: &str) -> String {
-    why.trim_end().replace("sessions are listed", "audio is taken")
 }
 
 /// A refusal before the upgrade, in words.

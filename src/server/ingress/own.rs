@@ -17,7 +17,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use tracing::Instrument as _;
 
 use super::talk::{Ears, Heard, Mouth, close, talk};
-use super::{Ingress, refuse, withheld};
+use super::{Ingress, refuse};
 use crate::identity::Role;
 use crate::server::identity::Access;
 use crate::server::status;
@@ -40,7 +40,7 @@ pub(super) async fn upgrade(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
     if let Some(why) = ingress.withheld {
-        return refuse(StatusCode::FORBIDDEN, withheld(why));
+        return refuse(StatusCode::FORBIDDEN, why.trim_end());
     }
     if !ingress.origins.admit(&headers) {
         return refuse(

@@ -12,6 +12,7 @@ from .audio import AudioFormat, ChannelMode, ChannelRole, Encoding
 from .client import Undertone
 from .errors import (
     AlreadyExists,
+    AudioDropped,
     ConnectionFailed,
     DataLoss,
     InvalidRequest,
@@ -54,6 +55,7 @@ from .events import (
     Utterance,
     WarningReason,
 )
+from .feed import Feed, FeedCounts
 from .models import Model, ModelKind, Policy, TrainingData
 from .reconnect import Reconnect
 from .sessions import Ingress, Session, SessionDetail
@@ -69,6 +71,7 @@ __all__ = [
     "Affect",
     "AlreadyExists",
     "Analysis",
+    "AudioDropped",
     "AudioFormat",
     "ChannelMode",
     "ChannelRole",
@@ -90,6 +93,8 @@ __all__ = [
     "Estimate",
     "Event",
     "Evidence",
+    "Feed",
+    "FeedCounts",
     "FinishReason",
     "Finished",
     "Ingress",

@@ -63,6 +63,8 @@ class Carrier:
         self._token = b""
         self._break: Break | None = None
         self._begun_at: float | None = None
+        self.connected = False
+        """Whether the server takes the stream now."""
         self.started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
 
     @property
@@ -157,6 +159,7 @@ class Carrier:
                 lease.failed(failure)
                 raise
             finally:
+                self.connected = False
                 call.cancel()
                 if writer is not None:
                     writer.cancel()
@@ -177,6 +180,7 @@ class Carrier:
     async def _begin(self, started: pb.Started) -> None:
         """The server takes the stream, or goes on with it."""
         self._begun_at = asyncio.get_running_loop().time()
+        self.connected = True
         point = started.resumed_from
         self._requests.cover(point.requests)
         self._requests.rewind()

@@ -115,6 +115,10 @@ class StreamClosed(UndertoneError):
     """The stream has ended, or was ended; nothing more can be sent."""
 
 
+class AudioDropped(UndertoneError):
+    """Audio was dropped, since it must not wait. Never raised: a `Feed` tells its `on_trouble`."""
+
+
 _KINDS: dict[grpc.StatusCode, type[UndertoneError]] = {
     _CODE.INVALID_ARGUMENT: InvalidRequest,
     _CODE.FAILED_PRECONDITION: InvalidRequest,

@@ -60,6 +60,7 @@ class Stream:
         self._timeout = timeout
         self._requests = Requests(audio.size(buffer), reconnect.kept_bytes if reconnect else 0)
         self._events = Events()
+        self._carrier: Carrier | None = None
         self._task: asyncio.Task[None] | None = None
         self._started: Started | None = None
         self._live = live
@@ -77,7 +78,7 @@ class Stream:
         """
         if self._task is not None:
             raise RuntimeError("a stream is opened once")
-        carrier = Carrier(
+        self._carrier = Carrier(
             self._channels,
             self._config,
             self.format.bytes_per_second,
@@ -86,10 +87,10 @@ class Stream:
             self._requests,
             self._events,
         )
-        self._task = asyncio.create_task(carrier.run())
+        self._task = asyncio.create_task(self._carrier.run())
         self._live.add(self)
         try:
-            self._started = await carrier.started
+            self._started = await self._carrier.started
         except BaseException:
             await self.close()
             raise
@@ -111,6 +112,14 @@ class Stream:
     def session_id(self) -> str:
         """The session's name."""
         return self.started.session_id
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server takes the stream now: false while a connection that broke is mended, and behind the end.
+
+        A server that is gone without a word is noticed after 10 s.
+        """
+        return self._carrier is not None and self._carrier.connected
 
     async def send(self, audio: Buffer) -> None:
         """Sends raw audio of any length; it may end inside a sample, the rest comes with the next one.

@@ -91,6 +91,11 @@ class SyncStream:
         """The session's name."""
         return self._stream.session_id
 
+    @property
+    def connected(self) -> bool:
+        """See `Stream.connected`."""
+        return self._stream.connected
+
     def send(self, audio: Buffer) -> None:
         """See `Stream.send`."""
         self._loop.run(self._stream.send, audio)
