@@ -490,13 +490,38 @@ def test_whoever_checks_the_certificate_asks_for_a_name_that_it_bears(rendered):
     template, _ = server(objects)
     assert certificate["secretName"] == volumes(template)["tls"]["secret"]["secretName"]
     monitor = only(objects, "ServiceMonitor")["spec"]["endpoints"][0]["tlsConfig"]
-    backend = only(objects, "BackendTLSPolicy")["spec"]
+    backends = [found["spec"]["validation"] for found in of_kind(objects, "BackendTLSPolicy")]
     assert monitor["ca"]["secret"]["name"] == certificate["secretName"]
-    assert {monitor["serverName"], backend["validation"]["hostname"]} <= set(certificate["dnsNames"])
+    names = {monitor["serverName"], *(backend["hostname"] for backend in backends)}
+    assert names <= set(certificate["dnsNames"])
     issuers = {issuer["metadata"]["name"] for issuer in of_kind(objects, "Issuer")}
     assert {found["spec"]["issuerRef"]["name"] for found in of_kind(objects, "Certificate")} <= issuers
     guide = (ROOT / "docs/deploy.md").read_text()
-    assert f"create configmap {backend['validation']['caCertificateRefs'][0]['name']} " in guide
+    for backend in backends:
+        assert f"create configmap {backend['caCertificateRefs'][0]['name']} " in guide
+
+
+def ports(objects, backend):
+    """The ports of the Service that a route leads to, by their names."""
+    return {port["name"]: port["port"] for port in only(objects, "Service", backend["name"])["spec"]["ports"]}
+
+
+def test_pages_telephones_and_agents_reach_their_paths_of_the_http_port_and_no_others(rendered):
+    objects = rendered["replicas"]
+    (rule,) = only(objects, "HTTPRoute")["spec"]["rules"]
+    (backend,) = rule["backendRefs"]
+    assert backend["port"] == ports(objects, backend)["http"]
+    # All of the paths that the service has for them, and nothing for operators.
+    paths = {match["path"]["value"]: match["path"]["type"] for match in rule["matches"]}
+    assert paths == {"/v1": "PathPrefix", "/mcp": "Exact"}
+    source = "".join(path.read_text() for path in (ROOT / "src/server").rglob("*.rs"))
+    served = set(re.findall(r'\.route\("(/[^"]+)"', source))
+    inside = {"/metrics", "/healthz", "/readyz", "/accepting", "/sessions"}
+    assert inside <= served
+    assert all(path.startswith("/v1/") or path == "/mcp" for path in served - inside), served
+    web = only(objects, "NetworkPolicy", "undertone-web")["spec"]
+    assert chosen(web["podSelector"], server(objects)[0]["metadata"]["labels"])
+    assert [port["port"] for rule in web["ingress"] for port in rule["ports"]] == ["http"]
 
 
 def test_the_route_leads_to_the_service_and_names_methods_that_there_are(rendered):
@@ -505,12 +530,12 @@ def test_the_route_leads_to_the_service_and_names_methods_that_there_are(rendere
     declared = {f"undertone.v1.{name}" for name in re.findall(r"^service (\w+)", proto, re.MULTILINE)}
     for rule in only(objects, "GRPCRoute")["spec"]["rules"]:
         for backend in rule["backendRefs"]:
-            service = only(objects, "Service", backend["name"])
-            assert backend["port"] in [port["port"] for port in service["spec"]["ports"]]
+            assert backend["port"] == ports(objects, backend)["grpc"]
         named = {match["method"]["service"] for match in rule["matches"]}
         assert named == declared | {"grpc.health.v1.Health"}
-    target = only(objects, "BackendTLSPolicy")["spec"]["targetRefs"][0]
-    assert target["sectionName"] in [port["name"] for port in only(objects, "Service", target["name"])["spec"]["ports"]]
+    targets = [target for found in of_kind(objects, "BackendTLSPolicy") for target in found["spec"]["targetRefs"]]
+    assert {target["sectionName"] for target in targets} == {"grpc", "http"}
+    assert all(target["sectionName"] in ports(objects, target) for target in targets)
 
 
 def test_an_archive_is_shared_out_over_as_many_pods_as_there_are_shards(rendered, tmp_path):
