@@ -17,12 +17,6 @@ PACKAGES = {
 }
 
 
-def test_the_feeds_of_pipecat_and_livekit_are_one_text() -> None:
-    one = HERE / "pipecat-undertone/src/pipecat_undertone/_feed.py"
-    other = HERE / "livekit-plugins-undertone/livekit/plugins/undertone/_feed.py"
-    assert one.read_text() == other.read_text(), f"copy the changed one over the other: {one}, {other}"
-
-
 @pytest.mark.parametrize(("package", "module"), PACKAGES.items())
 def test_a_package_is_typed_documented_and_of_one_version(package: str, module: str) -> None:
     installed = importlib.import_module(module)

@@ -52,9 +52,11 @@ def test_audio_is_pushed_from_one_thread_and_events_are_read_in_another(target):
             stream.end()
 
         speaking = threading.Thread(target=speak)
+        assert stream.connected
         speaking.start()
         events = list(stream)
         speaking.join()
+        assert not stream.connected
         with pytest.raises(StopIteration):
             next(stream)
     assert isinstance(events[0], Started)

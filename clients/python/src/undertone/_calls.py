@@ -23,7 +23,7 @@ ENDED = (aio.AioRpcError, asyncio.InvalidStateError, cygrpc.InternalError)
 
 
 async def send(call: Any, data: bytes) -> None:
-    """Sends one more request of a call whose first one has been sent.
+    """Sends one more request of a call that has begun (`wait_for_connection`).
 
     `call.write` would not do: where it fails, it ends the call with an INTERNAL of its own, and what the server said,
     such as why it ended the call, is never read. So this asks the layer below.

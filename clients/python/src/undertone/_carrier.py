@@ -140,8 +140,9 @@ class Carrier:
             try:
                 config = pb.StreamConfig(resume_token=self._token)
                 config.MergeFrom(self._config)
+                await call.wait_for_connection()
                 with suppress(*ENDED):
-                    await call.write(pb.StreamEmotionRequest(config=config).SerializeToString())
+                    await send(call, pb.StreamEmotionRequest(config=config).SerializeToString())
                 response = await self._first(call)
                 if isinstance(response, pb.StreamEmotionResponse):
                     await self._begin(response.started)

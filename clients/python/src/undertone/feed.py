@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from types import TracebackType
 from typing import Final, Literal
 
@@ -39,6 +40,8 @@ from .stream import Buffer, Stream
 _REMEMBERED_CHUNKS: Final = 4096
 # Seconds that may wait in the stream. The rest waits here, where the oldest can be dropped.
 _STREAM_BUFFER: Final = 1.0
+# Boundaries of turns in a row that say something: the end of one, and the start of the next.
+_BOUNDARIES: Final = 2
 # How a lost stream is followed by another one: for ever.
 _AGAIN: Final = Reconnect(patience=math.inf, first_wait=0.5, longest_wait=15.0)
 # A stream that is refused so at its beginning will be refused again.
@@ -76,7 +79,6 @@ class FeedCounts:
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Chunk:
     data: bytes
-    seconds: float
     pushed_at: float
 
 
@@ -84,7 +86,11 @@ _Item = _Chunk | Literal["turn_start", "turn_end", "end"]
 
 
 class _CallbackFailed(Exception):
-    """Its cause is what a callback raised: never taken for a failure of the stream."""
+    """Keeps what a callback raised from being taken for a failure of the stream."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Feed:
@@ -131,7 +137,7 @@ class Feed:
                 `on_event`.
             on_recovered: Called when the server has answered after trouble.
             buffer: Seconds of audio that may wait for the server.
-            reconnect: How one stream goes on when it breaks off; `None`: another one begins at once.
+            reconnect: How one stream goes on when it breaks off; `None`: another one follows.
             options: Of each stream, see `StreamOptions`.
 
         Raises:
@@ -153,7 +159,7 @@ class Feed:
 
         self._format: AudioFormat | None = None
         self._queue: deque[_Item] = deque()
-        self._queued = 0.0
+        self._queued_bytes = 0
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._tellers: list[asyncio.Task[None]] = []
@@ -195,27 +201,29 @@ class Feed:
 
     def push(self, data: Buffer, audio: AudioFormat = AudioFormat()) -> None:  # noqa: B008 (frozen)
         """Takes a chunk of raw audio. What is of another format than the first chunk is dropped."""
-        chunk = _Chunk(bytes(memoryview(data)), audio.seconds(memoryview(data).nbytes), time.monotonic())
+        taken = bytes(memoryview(data))
+        if not taken:
+            return
         if self._ending:
-            self._counts.dropped += chunk.seconds
+            self._counts.dropped += audio.seconds(len(taken))
             return
         if self._format is None:
             self._format = audio
             self._task = asyncio.get_running_loop().create_task(self._run(audio), name="undertone-feed")
         if audio != self._format:
-            self._counts.dropped += chunk.seconds
+            self._counts.dropped += audio.seconds(len(taken))
             if not self._misfit:
                 self._misfit = True
                 self._tell_soon(AudioDropped(f"it began with {_said(self._format)}, {_said(audio)} is dropped"))
             return
-        self._queue.append(chunk)
-        self._queued += chunk.seconds
-        while self._queued > self._buffer and self._queue:
+        self._queue.append(_Chunk(taken, time.monotonic()))
+        self._queued_bytes += len(taken)
+        while audio.seconds(self._queued_bytes) > self._buffer:
             # Boundaries of turns whose audio goes say nothing any more.
             oldest = self._queue.popleft()
             if isinstance(oldest, _Chunk):
-                self._queued -= oldest.seconds
-                self._counts.dropped += oldest.seconds
+                self._queued_bytes -= len(oldest.data)
+                self._counts.dropped += audio.seconds(len(oldest.data))
                 self._overflowed = True
         if self._overflowed and not self._in_trouble:
             self._in_trouble = True
@@ -234,11 +242,17 @@ class Feed:
     def _turn(self, boundary: Literal["turn_start", "turn_end"]) -> None:
         if self._format is None or self._ending:
             return
-        # Two boundaries without audio between them say nothing more, and would have no bound.
-        if len(self._queue) >= 2 and not any(isinstance(item, _Chunk) for item in (self._queue[-1], self._queue[-2])):
+        # More of them without audio between would say nothing, and have no bound.
+        last = list(islice(reversed(self._queue), _BOUNDARIES))
+        if len(last) == _BOUNDARIES and not any(isinstance(item, _Chunk) for item in last):
             return
         self._queue.append(boundary)
         self._arrived.set()
+
+    @property
+    def _waits(self) -> float:
+        """Seconds of audio in the queue."""
+        return self._format.seconds(self._queued_bytes) if self._format else 0.0
 
     async def finish(self, patience: float = 2.0) -> None:
         """Takes no more and hears out what was said, for `patience` seconds at most; not at all between two streams.
@@ -265,7 +279,7 @@ class Feed:
 
     async def _run(self, audio: AudioFormat) -> None:
         retries = Retries(_AGAIN)
-        while not self._closed:
+        while True:
             begun_at: float | None = None
             try:
                 stream = self._client.open(audio, reconnect=self._reconnect, buffer=_STREAM_BUFFER, **self._options)
@@ -276,14 +290,16 @@ class Feed:
                     return
                 raise Unavailable("the server ended the stream")
             except (UndertoneError, OSError) as error:
-                failure = error
+                failure: Exception = error
+                final = begun_at is None and isinstance(error, _FINAL)
             except _CallbackFailed as error:
-                assert isinstance(error.__cause__, Exception)
-                return await self._give_up(error.__cause__)
+                failure, final = error.error, True
             except Exception as error:
-                return await self._give_up(error)
-            if begun_at is None and isinstance(failure, _FINAL):
-                return await self._give_up(failure)
+                failure, final = error, True
+            if final:
+                self._give_up()
+                await self._tell(failure, final=True)
+                return
             self._lost = True
             retries.ended(begun_at)
             if not self._in_trouble:
@@ -312,7 +328,7 @@ class Feed:
                     await self._answered()
                     await self._on_event(event)
                 except Exception as error:
-                    raise _CallbackFailed from error
+                    raise _CallbackFailed(error) from error
                 if self._closed:
                     return
         finally:
@@ -328,10 +344,11 @@ class Feed:
                     await self._arrived.wait()
                 item = self._queue.popleft()
                 if isinstance(item, _Chunk):
-                    self._queued -= item.seconds
+                    self._queued_bytes -= len(item.data)
                     await stream.send(item.data)
-                    self._sent_seconds += item.seconds
-                    self._counts.audio += item.seconds
+                    seconds = stream.format.seconds(len(item.data))
+                    self._sent_seconds += seconds
+                    self._counts.audio += seconds
                     self._sent.append((self._sent_seconds, item.pushed_at))
                 elif item == "turn_start":
                     await stream.turn_start()
@@ -349,7 +366,7 @@ class Feed:
 
     async def _answered(self) -> None:
         """Any event says that the server is there; that the queue has emptied, that it keeps up."""
-        if self._in_trouble and (not self._overflowed or self._queued < self._buffer / 2):
+        if self._in_trouble and (not self._overflowed or self._waits < self._buffer / 2):
             self._in_trouble = self._overflowed = False
             if self._on_recovered is not None:
                 await self._on_recovered()
@@ -368,11 +385,10 @@ class Feed:
             counts.delay_sum += delay
             counts.delay_max = max(counts.delay_max, delay)
 
-    async def _give_up(self, error: Exception) -> None:
+    def _give_up(self) -> None:
         self._ending = True
         self._queue.clear()
-        self._queued = 0.0
-        await self._tell(error, final=True)
+        self._queued_bytes = 0
 
     def _tell_soon(self, error: Exception) -> None:
         """Tells of trouble from where nothing may wait."""

@@ -13,7 +13,6 @@ from pipecat.frames.frames import (
     Frame,
     InputAudioRawFrame,
     MetricsFrame,
-    StartFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
@@ -21,7 +20,6 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.utils.errors import ErrorCategory
 
 from pipecat_undertone import context
-from pipecat_undertone._feed import AudioDroppedError, Counts, Feed
 from pipecat_undertone.frames import EmotionFrame, EscalationFrame, UtteranceEmotionFrame
 from pipecat_undertone.metrics import EmotionMetricsData
 
@@ -73,6 +71,7 @@ class EmotionProcessor(FrameProcessor):
 
     Raises:
         ValueError: An argument is out of its bounds; the message names it.
+        undertone.InvalidRequest: So is one of `client` or `stream`.
     """
 
     def __init__(
@@ -102,6 +101,8 @@ class EmotionProcessor(FrameProcessor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not buffer > 0:
+            raise ValueError(f"buffer: {buffer} s; at least some audio must fit, such as 5.0")
         if context_role not in _ROLES:
             raise ValueError(f"context_role: {context_role!r}; one of {', '.join(_ROLES)} is wanted")
         if context_notes < 1:
@@ -111,16 +112,7 @@ class EmotionProcessor(FrameProcessor):
         if not metrics_interval > 0:
             raise ValueError(f"metrics_interval: {metrics_interval} s; more than 0 is wanted")
         self._target = target
-        self._client = dict(client or {})
-        self._stream: dict[str, Any] = {
-            "policy": policy,
-            "policy_yaml": policy_yaml,
-            "session_id": session_id,
-            "labels": dict(labels or {}),
-            "model": model,
-            "estimate_interval": estimate_interval,
-            **(stream or {}),
-        }
+        self._model = model
         self._accept = accept
         self._user_turns = user_turns
         self._include_abstaining = include_abstaining
@@ -135,14 +127,24 @@ class EmotionProcessor(FrameProcessor):
         self._context_notes = context_notes
         self._finish_timeout = finish_timeout
         self._metrics_interval = metrics_interval
-        self._reported = Counts()
-        self._feed = Feed(
-            connect=lambda: undertone.Undertone(self._target, **self._client),
-            stream=self._stream,
+        self._reported = undertone.FeedCounts()
+        self._client = undertone.Undertone(target, **(client or {}))
+        options: dict[str, Any] = {
+            "policy": policy,
+            "policy_yaml": policy_yaml,
+            "session_id": session_id,
+            "labels": dict(labels or {}),
+            "model": model,
+            "estimate_interval": estimate_interval,
+            **(stream or {}),
+        }
+        self._feed = undertone.Feed(
+            self._client,
+            on_event=self._on_event,
+            on_trouble=self._on_trouble,
+            on_recovered=self._on_recovered,
             buffer=buffer,
-            event=self._on_event,
-            trouble=self._on_trouble,
-            recovered=self._on_recovered,
+            **options,
         )
         for event in ("on_emotion", "on_utterance", "on_escalation", "on_connected", "on_trouble"):
             self._register_event_handler(event)
@@ -154,7 +156,7 @@ class EmotionProcessor(FrameProcessor):
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there and listening."""
+        """Whether a server listens now."""
         return self._feed.connected
 
     @property
@@ -177,17 +179,17 @@ class EmotionProcessor(FrameProcessor):
         await self.push_frame(frame, direction)
         if isinstance(frame, InputAudioRawFrame):
             if self._accept is None or self._accept(frame):
-                self._feed.push(frame.audio, frame.sample_rate, frame.num_channels)
-        elif isinstance(frame, StartFrame):
-            self._feed.start()
+                audio = undertone.AudioFormat(sample_rate=frame.sample_rate, channels=frame.num_channels)
+                self._feed.push(frame.audio, audio)
         elif self._user_turns and isinstance(frame, UserStartedSpeakingFrame):
-            self._feed.turn("turn_start")
+            self._feed.turn_start()
         elif self._user_turns and isinstance(frame, UserStoppedSpeakingFrame):
-            self._feed.turn("turn_end")
+            self._feed.turn_end()
 
     async def cleanup(self) -> None:
         """Ends the stream, if no frame has ended it."""
         await self._feed.close()
+        await self._client.close()
         await super().cleanup()  # type: ignore[no-untyped-call]
 
     async def _on_event(self, event: undertone.Event) -> None:
@@ -222,14 +224,14 @@ class EmotionProcessor(FrameProcessor):
     async def _push_metrics(self) -> None:
         if not self.metrics_enabled:
             return
-        counts = self._feed.counts.copy()
+        counts = self._feed.counts
         new, self._reported = counts.since(self._reported), counts
         await self.push_frame(
             MetricsFrame(
                 data=[
                     EmotionMetricsData(
                         processor=self.name,
-                        model=self._stream["model"],
+                        model=self._model,
                         audio_seconds=new.audio,
                         dropped_seconds=new.dropped,
                         estimates=new.estimates,
@@ -243,7 +245,7 @@ class EmotionProcessor(FrameProcessor):
 
     async def _on_trouble(self, error: Exception, permanent: bool) -> None:
         await self._call_event_handler("on_trouble", error, permanent)
-        if isinstance(error, AudioDroppedError):
+        if isinstance(error, undertone.AudioDropped):
             message = f"Undertone at {self._target}: {error}"
         elif not isinstance(error, undertone.UndertoneError | OSError):
             message = f"emotions are off, since something failed here: {error!r}"
@@ -267,6 +269,8 @@ def _category(error: Exception) -> ErrorCategory:
             return ErrorCategory.INVALID_REQUEST
         case undertone.Overloaded():
             return ErrorCategory.RATE_LIMIT
+        case undertone.AudioDropped():
+            return ErrorCategory.APPLICATION
         case undertone.UndertoneError() | OSError():
             return ErrorCategory.CONNECTIVITY
         case _:

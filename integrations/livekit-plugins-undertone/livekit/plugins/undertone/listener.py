@@ -14,7 +14,6 @@ from livekit.agents import AgentSession, CloseEvent, ConversationItemAddedEvent,
 import undertone
 
 from . import context
-from ._feed import AudioDroppedError, Counts, Feed
 from .context import EmotionContext
 from .log import logger
 from .stt import EmotionSTT
@@ -59,6 +58,7 @@ class EmotionListener(rtc.EventEmitter[EventTypes]):
 
     Raises:
         ValueError: An argument is out of its bounds; the message names it.
+        undertone.InvalidRequest: So is one of `client` or `stream`.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class EmotionListener(rtc.EventEmitter[EventTypes]):
         if not buffer > 0:
             raise ValueError(f"buffer: {buffer} s; at least some audio must fit, such as 5.0")
         self._target = target
-        self._client = dict(client or {})
-        self._options: dict[str, Any] = {
+        self._client = undertone.Undertone(target, **(client or {}))
+        options: dict[str, Any] = {
             "policy": policy,
             "policy_yaml": policy_yaml,
             "session_id": session_id,
@@ -97,32 +97,37 @@ class EmotionListener(rtc.EventEmitter[EventTypes]):
             "estimate_interval": estimate_interval,
             **(stream or {}),
         }
+        self._feed = undertone.Feed(
+            self._client,
+            on_event=self._on_event,
+            on_trouble=self._on_trouble,
+            on_recovered=self._on_recovered,
+            buffer=buffer,
+            **options,
+        )
         self._user_turns = user_turns
         self._min_confidence = min_confidence
         self._max_age = max_age
         self._instructions = instructions or EmotionContext.to_instructions
-        self._buffer = buffer
-        self._feed: Feed | None = None
         self._session: AgentSession[Any] | None = None
         self._source: Literal["stt", "tap"] | None = None
         self._latest: EmotionContext | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._closed = False
 
     @property
     def session_id(self) -> str:
         """The Undertone session; empty until the server has begun it."""
-        return self._feed.session_id if self._feed else ""
+        return self._feed.session_id
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there and listening."""
-        return self._feed is not None and self._feed.connected
+        """Whether a server listens now."""
+        return self._feed.connected
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> undertone.FeedCounts:
         """What went through: seconds of audio heard and dropped, estimates, delays."""
-        return self._feed.counts if self._feed else Counts()
+        return self._feed.counts
 
     @property
     def latest(self) -> EmotionContext | None:
@@ -182,29 +187,17 @@ class EmotionListener(rtc.EventEmitter[EventTypes]):
 
     def push(self, frame: rtc.AudioFrame) -> None:
         """Takes a frame of the user's audio. Never waits; to be called in the session's event loop."""
-        if self._closed:
-            return
-        if self._feed is None:
-            self._feed = Feed(
-                connect=lambda: undertone.Undertone(self._target, **self._client),
-                stream=self._options,
-                buffer=self._buffer,
-                event=self._on_event,
-                trouble=self._on_trouble,
-                recovered=self._on_recovered,
-            )
-            self._feed.start()
-        self._feed.push(bytes(frame.data.cast("B")), frame.sample_rate, frame.num_channels)
+        audio = undertone.AudioFormat(sample_rate=frame.sample_rate, channels=frame.num_channels)
+        self._feed.push(frame.data, audio)
 
     async def aclose(self) -> None:
         """Ends the Undertone session; what was said last is heard out, for 2 s at most. May be called again."""
-        self._closed = True
         if self._session is not None:
             self._session.off("conversation_item_added", self._on_item)
             self._session.off("close", self._on_close)
             self._session = None
-        if self._feed is not None:
-            await self._feed.finish(_FINISH)
+        await self._feed.finish(_FINISH)
+        await self._client.close()
         if self._closing is not None and self._closing is not asyncio.current_task():
             await asyncio.gather(self._closing, return_exceptions=True)
 
@@ -245,7 +238,7 @@ class EmotionListener(rtc.EventEmitter[EventTypes]):
                 self._session.current_agent.audio_recognition.stt_context = self._latest
 
     async def _on_trouble(self, error: Exception, permanent: bool) -> None:
-        if isinstance(error, AudioDroppedError):
+        if isinstance(error, undertone.AudioDropped):
             logger.warning("Undertone at %s: %s", self._target, error)
         elif not isinstance(error, undertone.UndertoneError | OSError):
             logger.error("emotions are off, since something failed here", exc_info=error)
@@ -264,8 +257,8 @@ class EmotionListener(rtc.EventEmitter[EventTypes]):
             return
         if self._latest is not None and time.time() - self._latest.heard_at <= self._max_age:
             item.extra[context.METADATA_KEY] = self._latest.model_dump()
-        if self._user_turns and self._feed is not None:
-            self._feed.turn("turn_end")
+        if self._user_turns:
+            self._feed.turn_end()
 
     def _on_close(self, _: CloseEvent) -> None:
         self._closing = asyncio.get_running_loop().create_task(self.aclose(), name="undertone-listener-close")
