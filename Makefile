@@ -92,7 +92,7 @@ test-integrations: setup .venv-integrations/ready ## Check and test the plug-ins
 node:
 	@command -v node >/dev/null && command -v npm >/dev/null || \
 		{ echo "Node.js is missing: install version 20 or later (Debian 13: apt-get install nodejs npm)" >&2; exit 1; }
-	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' || \
+	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' || \
 		{ echo "Node.js is too old: version 20 or later is needed, this is $$(node --version)" >&2; exit 1; }
 
 typescript: node ## Build the TypeScript client: an npm package in target/typescript.

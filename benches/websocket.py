@@ -34,7 +34,7 @@ def said(metrics: str, name: str) -> float:
 def counters(http: str) -> tuple[float, float]:
     """The server's CPU seconds, and the seconds of audio that it has analysed."""
     page = urllib.request.urlopen(f"http://{http}/metrics", timeout=10).read().decode()
-    return said(page, "process_cpu_seconds_total"), said(page, "undertone_audio_seconds_total")
+    return said(page, "process_cpu_time_seconds_total"), said(page, "undertone_audio_seconds_total")
 
 
 async def paced(args: argparse.Namespace, phase: float, send) -> None:
