@@ -207,7 +207,7 @@ settings! {
     /// Largest resume token, in bytes.
     max_resume_token_bytes: u32 = 1 << 20, "UNDERTONE_MAX_RESUME_TOKEN_BYTES";
     /// How much of what a live session has heard is kept in memory, by its audio, for those who may look at it; 0s:
-    /// the newest estimate alone. Five minutes take 20 KiB a stream.
+    /// the newest estimate alone. Five minutes take 25 to 40 KiB a stream.
     session_history: Span = secs(300), "UNDERTONE_SESSION_HISTORY";
     /// Rows in one engine run at most.
     engine_max_batch: u32 = 128, "UNDERTONE_ENGINE_MAX_BATCH";
