@@ -20,6 +20,7 @@ mod mcp;
 mod memory;
 pub mod observe;
 mod places;
+mod prepared;
 mod reload;
 mod service;
 mod sessions;
@@ -39,8 +40,7 @@ use tonic::transport::Server;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::config::{ConfigError, Settings};
-use crate::escalation::sinks::Delivery;
-use crate::escalation::{Health, Location, Recorder, Store, StoreError, Task};
+use crate::escalation::{Health, StoreError, Task};
 use crate::identity::Identity;
 use crate::model::{EngineError, Models};
 use crate::policy::{Library, LibraryError};
@@ -65,6 +65,7 @@ use load::Patient;
 use mcp::Mcp;
 pub use observe::Observer;
 use places::Places;
+pub use prepared::Prepared;
 pub use service::Service;
 use sessions::Sessions;
 pub use tls::TlsError;
@@ -242,88 +243,6 @@ fn builder(settings: &Settings) -> Server {
         Duration::ZERO => server,
         // Replicas that were started together shall not turn away their clients together.
         age => server.max_connection_age(age.mul_f64(0.9 + 0.2 * fastrand::f64())),
-    }
-}
-
-/// What is needed for escalations, checked but not started.
-#[derive(Debug)]
-pub struct Prepared {
-    library: Arc<Library>,
-    delivery: Arc<Delivery>,
-    location: Option<Location>,
-}
-
-impl Prepared {
-    /// Reads policies and delivery file, and checks all about escalations that can be checked without the
-    /// store.
-    ///
-    /// # Errors
-    /// [`ServeError`] with the setting's name.
-    pub fn new(settings: &Settings) -> Result<Self, ServeError> {
-        let folder = &settings.policies;
-        let folder = Some(folder.as_path()).filter(|folder| !folder.as_os_str().is_empty());
-        let library = Library::open(folder)?;
-        let name = &settings.default_policy;
-        if !name.is_empty() && library.get(name).is_none() {
-            return Err(ServeError::DefaultPolicy { name: name.clone(), known: library.names() });
-        }
-        let delivery = settings.delivery()?;
-        for sink in delivery.sinks() {
-            // An attempt ends before nine tenths of its lease are over.
-            if sink.timeout() > settings.delivery_lease.0.mul_f32(0.9) {
-                let sink_name = sink.name().to_owned();
-                return Err(ServeError::Lease { sink: sink_name, timeout: sink.timeout() });
-            }
-        }
-        let location = settings.store_location()?;
-        location.as_ref().map(Location::check).transpose()?;
-        if location.is_none() && !name.is_empty() {
-            let problem = "needs an escalation_store".to_owned();
-            return Err(ConfigError::Value { key: "default_policy", problem }.into());
-        }
-        Ok(Self { library: Arc::new(library), delivery: Arc::new(delivery), location })
-    }
-
-    /// The sinks.
-    pub fn delivery(&self) -> &Delivery {
-        &self.delivery
-    }
-
-    async fn start(
-        self,
-        settings: &Settings,
-        background: &CancellationToken,
-        tasks: &TaskTracker,
-    ) -> Result<Option<(Escalating, Task)>, ServeError> {
-        let Some(location) = self.location else {
-            return Ok(None);
-        };
-        let store = Store::at(location, settings.store_timeout.0)?;
-        tracing::info!(
-            store = %store.location(),
-            policies = self.library.names(),
-            sinks = self.delivery.sinks().len(),
-            "escalations"
-        );
-        let owner = match (settings.replica.as_str(), store.location()) {
-            // Nobody else may use the file: what was under way before a restart was this server's, and need
-            // not wait for its leases to run out.
-            ("", Location::Sqlite(_)) => "the only one".to_owned(),
-            ("", Location::Postgres(_)) => uuid::Uuid::now_v7().to_string(),
-            (name, _) => name.to_owned(),
-        };
-        let delivery = self.delivery.clone();
-        let (recorder, task) =
-            Recorder::start(store, self.delivery, settings.recorder(), owner).await?;
-        let (counted, pause) = (recorder.store().clone(), settings.census_interval.0);
-        tasks.spawn(census::take(counted, delivery, pause, background.clone()));
-        let escalating = Escalating {
-            library: self.library,
-            default_policy: settings.default_policy.clone(),
-            inline: settings.inline_policies.then_some(settings.inline_policy_severity),
-            recorder,
-        };
-        Ok(Some((escalating, task)))
     }
 }
 
