@@ -109,6 +109,20 @@ impl EmotionService for Echo {
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
         Err(Status::unimplemented("an echo"))
     }
+
+    async fn get_policy(
+        &self,
+        _: Request<v1::GetPolicyRequest>,
+    ) -> Result<Response<v1::GetPolicyResponse>, Status> {
+        Err(Status::unimplemented("an echo"))
+    }
+
+    async fn check_policy(
+        &self,
+        _: Request<v1::CheckPolicyRequest>,
+    ) -> Result<Response<v1::CheckPolicyResponse>, Status> {
+        Err(Status::unimplemented("an echo"))
+    }
 }
 
 /// The figures that `undertone bench` reads.

@@ -209,6 +209,10 @@ settings! {
     /// How much of what a live session has heard is kept in memory, by its audio, for those who may look at it; 0s:
     /// the newest estimate alone. Five minutes take 25 to 40 KiB a stream.
     session_history: Span = secs(300), "UNDERTONE_SESSION_HISTORY";
+    /// How long a session that has ended can still be looked at, in memory alone; 0s: not at all.
+    ended_sessions: Span = secs(900), "UNDERTONE_ENDED_SESSIONS";
+    /// Sessions that have ended and can be looked at, at most; of more the last to end stay.
+    max_ended_sessions: u32 = 256, "UNDERTONE_MAX_ENDED_SESSIONS";
     /// Rows in one engine run at most.
     engine_max_batch: u32 = 128, "UNDERTONE_ENGINE_MAX_BATCH";
     /// How long the first request of a batch waits for others at most. An engine that is busy for a quarter of its
@@ -279,6 +283,8 @@ settings! {
     reflection: bool = true, "UNDERTONE_REFLECTION";
     /// Whether the HTTP port answers the Model Context Protocol at /mcp: the tools of language models.
     mcp: bool = true, "UNDERTONE_MCP";
+    /// Whether the HTTP port serves the console at /console/: pages for people. They show what the one who looks may see.
+    console: bool = true, "UNDERTONE_CONSOLE";
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,undertone=debug`.
     log: String = "info".to_owned(), "UNDERTONE_LOG";
     /// How logs look: text or json.

@@ -15,8 +15,8 @@ use undertone::model::{Manifest, Model, Models};
 use undertone::session::admission::Quotas;
 use undertone::session::load::LoadLimits;
 use undertone::session::{
-    Admission, Context, Keyring, Limits, OUTBOX, Outcome, Registry, Resuming, Source, SourceError,
-    actor,
+    Admission, Afterlife, Context, Keyring, Limits, OUTBOX, Outcome, Registry, Resuming, Source,
+    SourceError, actor,
 };
 use undertone::wire::parse::Defaults;
 use undertone::wire::v1;
@@ -136,7 +136,7 @@ fn context(models: &Models, strict: bool) -> Context {
                 memory: 0,
             },
         ),
-        registry: Registry::new(1),
+        registry: Registry::new(1, Afterlife::default()),
         escalating: None,
         resuming: Some(RESUMING.clone()),
         draining: CancellationToken::new(),

@@ -115,6 +115,7 @@ impl Settings {
                 MAX_CHECKPOINT_INTERVAL,
             ),
             ("session_history", self.session_history, Duration::ZERO, DAY),
+            ("ended_sessions", self.ended_sessions, Duration::ZERO, DAY),
             ("engine_max_wait", self.engine_max_wait, Duration::ZERO, Duration::from_secs(1)),
             ("voice_min_speech", self.voice_min_speech, Duration::ZERO, Duration::from_secs(2)),
             (

@@ -146,6 +146,8 @@ pub(super) struct Session {
     pub(super) ingress: String,
     /// When it was opened, RFC 3339.
     pub(super) opened_at: Option<String>,
+    /// When it ended, RFC 3339; null while it is live.
+    pub(super) ended_at: Option<String>,
     /// Audio received, seconds.
     #[schemars(range(min = 0.0))]
     pub(super) audio_s: f64,
@@ -422,6 +424,7 @@ impl From<&v1::Session> for Session {
             policy: text(&session.policy),
             ingress: last(session.ingress().as_str_name(), "INGRESS_"),
             opened_at: moment(session.opened_at.as_ref()),
+            ended_at: moment(session.ended_at.as_ref()),
             audio_s: seconds(session.audio.as_ref()),
             estimates: session.estimates,
             severity: Severity::of(session.escalation_severity()),

@@ -198,8 +198,8 @@ impl Calls {
     ) -> Answer<v1::GetSessionResponse> {
         answer(self.sessions().get_session(self.request(request)).await).map_err(|failure| {
             failure.if_missing(
-                "list_sessions says which sessions are live here; one that has ended is gone, its escalations are kept \
-                 (list_escalations)",
+                "list_sessions says which sessions are live here; one that ended a while ago is gone, its escalations are \
+                 kept (list_escalations)",
             )
         })
     }

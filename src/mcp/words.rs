@@ -126,6 +126,9 @@ pub(super) fn session(session: &Session) -> String {
             |policy| format!("policy {policy}")
         ),
     );
+    if let Some(ended_at) = &session.ended_at {
+        let _ = write!(words, " It ended at {ended_at}; this is how it stood.");
+    }
     if !session.escalation_ids.is_empty() {
         let ids = session.escalation_ids.join(", ");
         let _ = write!(

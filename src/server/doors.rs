@@ -1,5 +1,5 @@
-//! The emotion service behind three doors: a wide one for clips, a narrow one for streams, a slit for all
-//! else.
+//! The emotion service behind four doors: a wide one for clips, a narrow one for streams, a flap for policies, a slit
+//! for all else.
 //!
 //! In: calls of `undertone.v1.EmotionService`. Out: the service's answers, or a refusal. A decoder takes
 //! messages of one size for all methods of a service, and it is `AnalyzeAudio` alone that carries whole
@@ -30,6 +30,8 @@ use crate::wire::v1::emotion_service_server::EmotionServiceServer;
 pub(super) const CLIPS: &str = "/undertone.v1.EmotionService/AnalyzeAudio";
 /// The one that carries chunks.
 const STREAMS: &str = "/undertone.v1.EmotionService/StreamEmotion";
+/// The one that carries the text of a policy.
+const POLICIES: &str = "/undertone.v1.EmotionService/CheckPolicy";
 /// What a message may have besides its audio, bytes: a configuration with a policy fits.
 const BESIDES: usize = 128 * 1024;
 /// Largest message that carries no audio, bytes: names, identifiers, filters with labels and notes of a
@@ -43,6 +45,7 @@ type Emotion = EmotionServiceServer<Service>;
 pub(super) struct Doors {
     wide: Emotion,
     narrow: Emotion,
+    flap: Emotion,
     slit: Emotion,
     clips: Arc<Places>,
 }
@@ -61,6 +64,7 @@ impl Doors {
         Self {
             wide: door(settings.max_clip_bytes as usize + BESIDES),
             narrow: door(chunk as usize + BESIDES),
+            flap: door(BESIDES),
             slit: door(SMALL),
             clips: Places::new(max_clips, settings.share()),
         }
@@ -99,6 +103,7 @@ where
                 }
             }
             STREAMS => (self.narrow.call(request), None),
+            POLICIES => (self.flap.call(request), None),
             _ => (self.slit.call(request), None),
         };
         Box::pin(async move {

@@ -1,4 +1,5 @@
-//! The HTTP port: metrics for Prometheus, probes, the live sessions, audio over WebSocket, MCP.
+//! The HTTP port: metrics for Prometheus, probes, the live sessions, audio over WebSocket; beside them, as the settings want
+//! it, the service's calls as JSON, the console, MCP.
 //!
 //! Metrics and probes carry no tenant's data and need no identity. `/sessions` does: the role admin, as soon
 //! as identities are configured; and no token is taken where it could be read on the way. This port asks
@@ -13,7 +14,7 @@ use std::time::Duration;
 use axum::extract::State as Extract;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,14 +24,17 @@ use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_http::cors::CorsLayer;
 
-use super::connections;
+use super::connect::Connect;
 use super::entrance::Entrance;
 use super::identity::{Access, Gate, Refusal};
 use super::ingress::{self, Ingress};
-use super::mcp::{self, Mcp};
+use super::inside::Inside;
+use super::mcp::Mcp;
 use super::observe::Observer;
 use super::tls::Handshakes;
+use super::{connections, console};
 use crate::config::Settings;
 use crate::escalation::Health;
 use crate::identity::Role;
@@ -116,14 +120,31 @@ impl State {
     }
 }
 
-/// Serves until `closing`. Whoever takes longer than `head_timeout` to say what it wants is cut off.
+/// What is beside: calls as JSON, by pages that `pages` allows; the console and MCP as the settings want it.
+pub(super) fn beside(
+    inside: Inside,
+    settings: &Settings,
+    pages: CorsLayer,
+    closing: &CancellationToken,
+) -> Router {
+    let mut routes = Connect::new(inside.clone(), settings).routes().layer(pages);
+    if settings.console {
+        routes = routes.merge(console::routes());
+    }
+    if settings.mcp {
+        routes = routes.merge(Mcp::new(inside, closing.clone()).routes());
+    }
+    routes
+}
+
+/// Serves until `closing`, also what is `beside`. Whoever takes longer than `head_timeout` to say what it wants is cut off.
 pub(super) async fn serve(
     incoming: Incoming,
-    (state, ingress, mcp): (State, Arc<Ingress>, Option<Mcp>),
+    (state, ingress, beside): (State, Arc<Ingress>, Router),
     head_timeout: Duration,
     closing: CancellationToken,
 ) {
-    let mut router = Router::new()
+    let router = Router::new()
         .route("/metrics", get(metrics))
         // Alive: the process answers. Ready: it takes new streams.
         .route("/healthz", get(async || "alive\n"))
@@ -131,10 +152,8 @@ pub(super) async fn serve(
         .route("/accepting", get(accepting))
         .route("/sessions", get(sessions))
         .with_state(state)
-        .merge(ingress::routes(ingress));
-    if let Some(mcp) = mcp {
-        router = router.route("/mcp", any(mcp::answer).with_state(mcp));
-    }
+        .merge(ingress::routes(ingress))
+        .merge(beside);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
     match incoming {

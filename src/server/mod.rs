@@ -7,19 +7,23 @@
 mod bounds;
 mod calls;
 mod census;
+mod connect;
 pub mod connections;
+mod console;
 mod doors;
 mod entrance;
 mod escalations;
 mod http;
 pub mod identity;
 mod ingress;
+mod inside;
 mod keys;
 mod load;
 mod mcp;
 mod memory;
 pub mod observe;
 mod places;
+mod policies;
 mod prepared;
 mod reload;
 mod service;
@@ -46,7 +50,7 @@ use crate::model::{EngineError, Models};
 use crate::policy::{Library, LibraryError};
 use crate::session::admission::Quotas;
 use crate::session::load::LoadLimits;
-use crate::session::{Admission, Context, Escalating, Limits, Registry, TokenError};
+use crate::session::{Admission, Afterlife, Context, Escalating, Limits, Registry, TokenError};
 use crate::telemetry::metrics;
 use crate::wire::DESCRIPTORS;
 use crate::wire::v1::emotion_service_server::EmotionServiceServer;
@@ -60,9 +64,9 @@ pub use entrance::Entrance;
 use escalations::{Escalations, Storeless};
 use identity::{GateLayer, IdentitiesError};
 use ingress::{Ingress, Origins};
+use inside::Inside;
 pub use keys::keyring;
 use load::Patient;
-use mcp::Mcp;
 pub use observe::Observer;
 use places::Places;
 pub use prepared::Prepared;
@@ -135,6 +139,8 @@ pub enum ServeError {
 const NAME_BYTES: usize = 4 * 1024;
 /// How long a browser may remember what it was told of other origins: what most of them allow at most.
 const PREFLIGHT: Duration = Duration::from_secs(7200);
+/// Time between two looks for sessions that ended too long ago.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Longest wait for what is cut off to be gone.
 const CUT_OFF_WITHIN: Duration = Duration::from_secs(1);
 
@@ -195,6 +201,19 @@ pub fn limits(settings: &Settings) -> Limits {
         drain_deadline: settings.drain_deadline.0,
         stage_interval: settings.trace_stage_interval.0,
         history: settings.session_history.0,
+    }
+}
+
+/// How long sessions that have ended can be looked at under `settings`.
+pub fn afterlife(settings: &Settings) -> Afterlife {
+    Afterlife { span: settings.ended_sessions.0, most: settings.max_ended_sessions as usize }
+}
+
+/// Forgets sessions that ended too long ago, also where nobody looks.
+async fn forget_ended(registry: Arc<Registry>, stop: CancellationToken) {
+    // Cut off while it waits: to forget takes no time.
+    while stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
+        registry.forget_ended();
     }
 }
 
@@ -277,7 +296,7 @@ pub async fn run(
         defaults: settings.defaults(),
         limits: limits(settings),
         admission: admission(settings),
-        registry: Registry::new(settings.max_streams as usize),
+        registry: Registry::new(settings.max_streams as usize, afterlife(settings)),
         escalating: escalating.clone(),
         resuming,
         // Child tokens end with `stop`; an engine's death drains as well.
@@ -304,6 +323,7 @@ pub async fn run(
         Sessions::new(registry.clone(), watchers, settings, draining.clone(), live.clone());
     let sessions = SessionServiceServer::new(sessions).max_decoding_message_size(SMALL);
     health.set_serving::<SessionServiceServer<Sessions>>().await;
+    tasks.spawn(forget_ended(registry.clone(), background.clone()));
     tasks.spawn(load::sample(admission.clone(), models.clone(), patient, background.clone()));
     // Both versions: most tools in the field still ask for the older one.
     let reflection_v1 = settings.reflection.then(|| reflection().build_v1()).transpose()?;
@@ -315,10 +335,9 @@ pub async fn run(
     let closing = CancellationToken::new();
     let doors = Doors::new(service, settings);
     let escalations = escalations.map(|service| service.max_decoding_message_size(SMALL));
-    let mcp = settings.mcp.then(|| {
-        let services = (doors.clone(), sessions.clone(), escalations.clone());
-        Mcp::new(services, settings, entrance.gate.clone(), tasks.clone(), closing.clone())
-    });
+    let services = (doors.clone(), sessions.clone(), escalations.clone());
+    let inside = Inside::new(services, settings, &entrance, &live, &closing);
+    let beside = http::beside(inside, settings, pages(settings), &closing);
     let grpc = builder(settings)
         // Outside of gRPC-Web: browsers ask before they call, and that is no call.
         .layer(pages(settings))
@@ -349,7 +368,7 @@ pub async fn run(
     };
     let http = tokio::spawn(http::serve(
         entrance.http(sockets.http, settings),
-        (http_state, Arc::new(ingress), mcp),
+        (http_state, Arc::new(ingress), beside),
         settings.http_head_timeout.0,
         closing.clone(),
     ));

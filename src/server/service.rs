@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::load::Patient;
-use super::{Live, caller, status};
+use super::{Live, caller, policies, status};
 use crate::audio::ClipReader;
 use crate::config::Settings;
 use crate::model::Model;
@@ -212,7 +212,7 @@ impl EmotionService for Service {
     ) -> Result<Response<v1::AnalyzeAudioResponse>, Status> {
         let caller = caller(request.extensions())?;
         let request = request.into_inner();
-        let settings = analyze_request(&request, &self.context.defaults)
+        let mut settings = analyze_request(&request, &self.context.defaults)
             .map_err(|violations| status::invalid(&violations))?;
         let own = caller.quota.clip_bytes.map_or(usize::MAX, |bytes| bytes as usize);
         let limit = self.max_clip_bytes.min(own);
@@ -224,6 +224,9 @@ impl EmotionService for Service {
             return Err(status::invalid(&[Violation { field: "content", problem }]));
         }
         let model = self.model(&request.model, "model")?;
+        let policy = policies::to_try(&self.context, request.policy.as_ref(), &model)?;
+        settings.analysis.readings = policy.is_some();
+        let with_courses = request.condition_courses;
         // Clips wait here for their turn, so that they cannot starve live streams. The semaphore is
         // never closed.
         let _turn = self.clips.acquire().await.map_err(|_| Status::unavailable("ending"))?;
@@ -262,6 +265,10 @@ impl EmotionService for Service {
                 Event::Warning(_) | Event::Reading(_) => {}
             }
         }
+        if let Some(policy) = &policy {
+            let tried = (policy, model.as_ref());
+            policies::try_on(&self.context, tried, &report, with_courses, &mut response);
+        }
         Ok(Response::new(response))
     }
 
@@ -281,12 +288,22 @@ impl EmotionService for Service {
         &self,
         _request: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
-        let policies = self.context.escalating.as_ref().map_or_else(Vec::new, |escalating| {
-            let default = &escalating.default_policy;
-            let policies = escalating.library.list();
-            policies.iter().map(|p| render::policy(p, p.name() == default)).collect()
-        });
+        let policies = policies::list(&self.context);
         Ok(Response::new(v1::ListPoliciesResponse { policies }))
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<v1::GetPolicyRequest>,
+    ) -> Result<Response<v1::GetPolicyResponse>, Status> {
+        policies::get(&self.context, &request.get_ref().name).map(Response::new)
+    }
+
+    async fn check_policy(
+        &self,
+        request: Request<v1::CheckPolicyRequest>,
+    ) -> Result<Response<v1::CheckPolicyResponse>, Status> {
+        policies::check(&request.get_ref().yaml).map(Response::new)
     }
 
     async fn get_model(

@@ -1,8 +1,9 @@
-//! `undertone.v1.SessionService` on tonic: live sessions, for those who did not open them.
+//! `undertone.v1.SessionService` on tonic: live sessions and those that have ended lately, for those who did not open them.
 //!
 //! In: names of sessions. Out: what the registry knows of them. Nothing here holds up a session: what is heard is
 //! copied out, and a watcher that is slow misses estimates.
 
+use std::cmp::Reverse;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::identity::{Identity, Tenant};
 use crate::session::Registry;
 use crate::session::recent::{Latest, Mark};
 use crate::session::registry::{Entry, SessionKey};
-use crate::wire::parse::{self, SessionAsked, Violation};
+use crate::wire::parse::{self, Place, SessionAsked, Violation};
 use crate::wire::v1::session_service_server::SessionService;
 use crate::wire::v1::watch_session_response::Message;
 use crate::wire::{render, v1};
@@ -76,7 +77,7 @@ fn seen(asked: Option<Tenant>, caller: &Identity) -> Result<Option<Tenant>, Stat
     }
 }
 
-/// A live session, or one that was when it was asked for.
+/// A session that was live, or had ended, when it was asked for.
 struct Found {
     key: SessionKey,
     entry: Arc<Entry>,
@@ -102,7 +103,16 @@ impl Found {
             latest: entry.recent.latest().iter().map(|latest| self.latest(latest)).collect(),
             escalation_severity: render::highest(in_force.severity).into(),
             escalation_ids: in_force.ids.iter().map(ToString::to_string).collect(),
+            ended_at: entry.ended_at().map(render::timestamp),
         }
+    }
+
+    /// Where it stands in the list.
+    fn place(&self) -> Place {
+        let ended_at = self.entry.ended_at();
+        let at = Reverse(ended_at.unwrap_or(self.entry.opened_at));
+        let (tenant, id) = (self.key.tenant.clone(), self.key.id.clone());
+        Place { ended: ended_at.is_some(), at, tenant, id }
     }
 
     fn latest(&self, latest: &Latest) -> v1::Estimate {
@@ -136,20 +146,20 @@ impl SessionService for Sessions {
         let caller = caller(request.extensions())?;
         let asked = parse::sessions(request.get_ref()).map_err(invalid)?;
         let tenant = seen(asked.tenant, &caller)?;
-        let all = self.registry.all(tenant.as_ref().or(caller.reach()));
-        let mut wanted = all.into_iter().filter(|(key, entry)| {
-            let is_behind = asked.behind.as_ref().is_none_or(|(at, tenant, id)| {
-                let last = (std::cmp::Reverse(*at), (tenant, id));
-                (std::cmp::Reverse(entry.opened_at), (&key.tenant, &key.id)) > last
-            });
-            let has = |(k, v): (&String, &String)| entry.labels.get(k) == Some(v);
+        let of = tenant.as_ref().or(caller.reach());
+        let mut all = self.registry.all(of);
+        if asked.ended {
+            all.extend(self.registry.all_ended(of));
+        }
+        let found = all.into_iter().map(|(key, entry)| Found { key, entry });
+        let mut wanted = found.filter(|found| {
+            let is_behind = asked.behind.as_ref().is_none_or(|last| found.place() > *last);
+            let has = |(k, v): (&String, &String)| found.entry.labels.get(k) == Some(v);
             is_behind && asked.labels.iter().all(has)
         });
-        let page: Vec<Found> =
-            wanted.by_ref().take(asked.size).map(|(key, entry)| Found { key, entry }).collect();
-        let next = wanted.next().and_then(|_| page.last()).map(|last| {
-            render::sessions_token(last.entry.opened_at, &last.key.tenant, &last.key.id)
-        });
+        let page: Vec<Found> = wanted.by_ref().take(asked.size).collect();
+        let next = wanted.next().and_then(|_| page.last());
+        let next = next.map(|last| render::sessions_token(&last.place()));
         Ok(Response::new(v1::ListSessionsResponse {
             sessions: page.iter().map(Found::session).collect(),
             next_page_token: next.unwrap_or_default(),

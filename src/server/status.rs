@@ -77,9 +77,7 @@ pub fn of_session(error: &SessionError) -> Status {
             field(Code::FailedPrecondition, text, "CONFIG_TWICE", "config")
         }
         SessionError::NoModel { .. } => no_model(error, "config.model"),
-        SessionError::NoPolicy { .. } => {
-            field(Code::NotFound, text, "POLICY_NOT_FOUND", "config.policy_name")
-        }
+        SessionError::NoPolicy { .. } => no_policy(error, "config.policy_name"),
         SessionError::NoStore => plain(Code::FailedPrecondition, text, "NO_ESCALATION_STORE"),
         SessionError::NoInline { .. } => {
             field(Code::PermissionDenied, text, "INLINE_POLICY_REFUSED", "config.policy_yaml")
@@ -192,6 +190,11 @@ pub fn no_model(error: &SessionError, name: &str) -> Status {
     field(Code::NotFound, error.to_string(), "MODEL_NOT_FOUND", name)
 }
 
+/// A policy that there is not; `name` is the field that asks for it.
+pub fn no_policy(error: &SessionError, name: &str) -> Status {
+    field(Code::NotFound, error.to_string(), "POLICY_NOT_FOUND", name)
+}
+
 /// When a client may ask again while the store is down.
 const RETRY_STORE: Duration = Duration::from_secs(1);
 
@@ -236,7 +239,7 @@ pub fn no_store() -> Status {
 
 /// A session that is not live here.
 pub fn no_session(id: &str) -> Status {
-    let text = format!("no session {id:?} is live on this server");
+    let text = format!("no session {id:?} is live on this server, nor has one ended there lately");
     field(Code::NotFound, text, "SESSION_NOT_FOUND", "id")
 }
 

@@ -82,6 +82,8 @@ pub(super) struct Alarm {
     /// Something could not even wait: it is known nowhere but in the audio.
     lost: bool,
     suppressed: u64,
+    /// The stream has ended, and said so.
+    finished: bool,
     decisions: Vec<Decision>,
     /// Says that the session is alive, while something is in force.
     attended: Option<Attended>,
@@ -108,6 +110,7 @@ impl Alarm {
             not_durable: false,
             lost: false,
             suppressed: 0,
+            finished: false,
             decisions: Vec::new(),
             attended: None,
         }
@@ -235,7 +238,11 @@ impl Alarm {
     }
 
     /// The stream ends: rules that end with it clear, what is still in force stays and says so.
+    /// Done once.
     pub(super) async fn finish(&mut self, at: SamplePos, told: &mut Vec<Told>) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
         let mut decisions = Vec::new();
         self.watcher.finish(at, &mut decisions);
         for decision in decisions {
@@ -244,7 +251,8 @@ impl Alarm {
         if self.open.is_empty() {
             return;
         }
-        let open = self.open.drain(..).map(|open| open.id).collect();
+        // They stay in force: whoever looks at the session afterwards sees them.
+        let open = self.open.iter().map(|open| open.id).collect();
         self.attended = None;
         let origin = self.origin.clone();
         let change = Change::SessionEnded { origin, open, at: Timestamp::now() };

@@ -28,6 +28,7 @@ pub mod load;
 mod opening;
 pub mod recent;
 pub mod registry;
+pub mod rehearsal;
 pub mod token;
 
 pub use admission::{Admission, Permit};
@@ -36,5 +37,5 @@ pub use checkpoint::{ResumeError, Resuming};
 pub use context::{Context, Escalating, Limits, OUTBOX, Outcome, Source, SourceError};
 pub use error::SessionError;
 pub use listener::Listener;
-pub use registry::{Listed, Registry};
+pub use registry::{Afterlife, Listed, Registry};
 pub use token::{Keyring, KeyringError, TokenError};

@@ -1,8 +1,8 @@
-//! The live sessions: what the server lists, counts and drains.
+//! The live sessions: what the server lists, counts and drains; and for a while those that have ended.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -75,8 +75,17 @@ pub struct Entry {
     pub replaced: CancellationToken,
     /// Cancelled when it has left.
     pub gone: CancellationToken,
+    /// When it ended here.
+    ended_at: OnceLock<Timestamp>,
     /// Where it hears what others do to its escalations, if it has a policy.
     mailbox: Option<mpsc::Sender<Occurrence>>,
+}
+
+impl Entry {
+    /// When it ended here; `None` while it is live.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        self.ended_at.get().copied()
+    }
 }
 
 /// A session as it is listed.
@@ -112,17 +121,77 @@ pub enum Refused {
     },
 }
 
-/// The live sessions.
+/// How long those that have ended can be looked at, and how many at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Afterlife {
+    /// How long.
+    pub span: Duration,
+    /// How many.
+    pub most: usize,
+}
+
+/// One that has ended.
+#[derive(Debug)]
+struct Ended {
+    at: Instant,
+    key: SessionKey,
+    entry: Arc<Entry>,
+}
+
+/// The live sessions, and those that have ended lately.
 #[derive(Debug)]
 pub struct Registry {
     sessions: DashMap<SessionKey, Arc<Entry>>,
     limit: usize,
+    /// In the order of their end, one of each name.
+    ended: Mutex<VecDeque<Ended>>,
+    afterlife: Afterlife,
 }
 
 impl Registry {
     /// For at most `limit` sessions.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { sessions: DashMap::new(), limit })
+    pub fn new(limit: usize, afterlife: Afterlife) -> Arc<Self> {
+        Arc::new(Self { sessions: DashMap::new(), limit, ended: Mutex::default(), afterlife })
+    }
+
+    fn ended(&self) -> MutexGuard<'_, VecDeque<Ended>> {
+        // What is in there is whole after each statement.
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps one that has ended, unless its client goes on with it here.
+    fn bury(&self, key: SessionKey, entry: Arc<Entry>) {
+        let Afterlife { span, most } = self.afterlife;
+        if span.is_zero() || most == 0 || entry.replaced.is_cancelled() {
+            return;
+        }
+        let mut ended = self.ended();
+        ended.retain(|other| other.key != key);
+        while ended.len() >= most {
+            ended.pop_front();
+        }
+        ended.push_back(Ended { at: Instant::now(), key, entry });
+    }
+
+    /// Forgets those that ended too long ago.
+    pub fn forget_ended(&self) {
+        let span = self.afterlife.span;
+        self.ended().retain(|one| one.at.elapsed() < span);
+    }
+
+    /// Those of `tenant`, or of all, that have ended lately and have not begun anew: the last to end first.
+    pub fn all_ended(&self, tenant: Option<&Tenant>) -> Vec<(SessionKey, Arc<Entry>)> {
+        self.forget_ended();
+        let ended: Vec<_> = self
+            .ended()
+            .iter()
+            .filter(|one| tenant.is_none_or(|tenant| *tenant == one.key.tenant))
+            .map(|one| (one.key.clone(), one.entry.clone()))
+            .collect();
+        let mut ended: Vec<_> =
+            ended.into_iter().filter(|(key, _)| !self.sessions.contains_key(key)).collect();
+        ended.sort_by(|(a, one), (b, other)| (other.ended_at(), a).cmp(&(one.ended_at(), b)));
+        ended
     }
 
     /// Enters a session, until the guard is dropped.
@@ -157,6 +226,7 @@ impl Registry {
                     estimates: AtomicU64::new(0),
                     replaced: CancellationToken::new(),
                     gone: CancellationToken::new(),
+                    ended_at: OnceLock::new(),
                     mailbox,
                 });
                 slot.insert(entry.clone());
@@ -231,9 +301,13 @@ impl Registry {
         self.sessions.is_empty()
     }
 
-    /// The live session of that name.
+    /// The session of that name: the live one, else one that has ended lately.
     pub fn get(&self, key: &SessionKey) -> Option<Arc<Entry>> {
-        self.sessions.get(key).map(|session| session.value().clone())
+        let live = self.sessions.get(key).map(|session| session.value().clone());
+        live.or_else(|| {
+            self.forget_ended();
+            self.ended().iter().find(|one| one.key == *key).map(|one| one.entry.clone())
+        })
     }
 
     /// The live sessions of `tenant`, or of all: newest first, and of those of one moment by their keys.
@@ -288,6 +362,10 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        // A session ends once.
+        let _ = self.entry.ended_at.set(Timestamp::now());
+        // Before it leaves: whoever looks finds it in one place or the other.
+        self.registry.bury(self.key.clone(), self.entry.clone());
         self.registry.sessions.remove(&self.key);
         self.entry.gone.cancel();
     }
@@ -312,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_session_is_there_as_long_as_its_guard() {
-        let registry = Registry::new(2);
+        let registry = Registry::new(2, Afterlife::default());
         let first = registry.enter(entrance("t", "a")).unwrap();
         assert_eq!(registry.enter(entrance("t", "a")).unwrap_err(), Refused::Taken);
         let second = registry.enter(entrance("t", "b")).unwrap();
@@ -327,7 +405,7 @@ mod tests {
 
     #[test]
     fn tenants_name_their_sessions_as_they_like_and_see_their_own() {
-        let registry = Registry::new(9);
+        let registry = Registry::new(9, Afterlife::default());
         let _ours = registry.enter(entrance("ours", "a")).unwrap();
         let _theirs = registry.enter(entrance("theirs", "a")).unwrap();
         assert_eq!(registry.list(None).len(), 2);
@@ -337,7 +415,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_goes_on_with_a_session_takes_its_place_even_when_all_are_taken() {
-        let registry = Registry::new(1);
+        let registry = Registry::new(1, Afterlife::default());
         let before = registry.enter(entrance("t", "a")).unwrap();
         let replaced = before.entry.replaced.clone();
         let taker = tokio::spawn({
@@ -358,10 +436,51 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_takes_the_place_of_another_identity() {
-        let registry = Registry::new(9);
+        let registry = Registry::new(9, Afterlife::default());
         let theirs = registry.enter(entrance("t", "a")).unwrap();
         let other = Entrance { identity: "other".into(), ..entrance("t", "a") };
         assert_eq!(registry.take_over(other).await.unwrap_err(), Refused::Taken);
         assert!(!theirs.entry.replaced.is_cancelled());
+    }
+
+    fn ids(sessions: &[(SessionKey, Arc<Entry>)]) -> Vec<&str> {
+        sessions.iter().map(|(key, _)| key.id.as_str()).collect()
+    }
+
+    #[test]
+    fn who_has_ended_can_be_looked_at_until_others_have_taken_its_place_or_it_begins_anew() {
+        let registry = Registry::new(9, Afterlife { span: Duration::from_mins(1), most: 2 });
+        for id in ["a", "b", "c"] {
+            let guard = registry.enter(entrance("t", id)).unwrap();
+            assert_eq!(guard.entry.ended_at(), None);
+        }
+        assert!(registry.is_empty());
+        assert_eq!(ids(&registry.all_ended(None)).len(), 2);
+        let key = |id: &str| SessionKey { tenant: "t".parse().unwrap(), id: id.to_owned() };
+        assert!(registry.get(&key("a")).is_none(), "no room");
+        assert!(registry.get(&key("b")).unwrap().ended_at().is_some());
+        assert!(registry.all_ended(Some(&Tenant::default())).is_empty());
+        let anew = registry.enter(entrance("t", "b")).unwrap();
+        assert_eq!(registry.get(&key("b")).unwrap().ended_at(), None);
+        assert_eq!(ids(&registry.all_ended(None)), ["c"]);
+        // Its client goes on with it here: that one is no session that has ended.
+        anew.entry.replaced.cancel();
+        let before = registry.all_ended(None);
+        drop(anew);
+        assert_eq!(before.len() + 1, registry.all_ended(None).len(), "the one of before again");
+    }
+
+    #[test]
+    fn who_ended_too_long_ago_is_forgotten() {
+        let span = Duration::from_millis(1);
+        let registry = Registry::new(9, Afterlife { span, most: 2 });
+        drop(registry.enter(entrance("t", "a")).unwrap());
+        std::thread::sleep(span * 5);
+        assert_eq!(registry.ended().len(), 1);
+        registry.forget_ended();
+        assert_eq!(registry.ended().len(), 0);
+        let none = Registry::new(9, Afterlife { span: Duration::ZERO, most: 2 });
+        drop(none.enter(entrance("t", "a")).unwrap());
+        assert_eq!(none.ended().len(), 0);
     }
 }

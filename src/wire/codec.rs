@@ -6,8 +6,10 @@
 
 use std::marker::PhantomData;
 
+use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message;
-use tonic::codec::{BufferSettings, Codec as GrpcCodec};
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec as GrpcCodec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 /// Bytes that a buffer begins with and grows by.
@@ -41,5 +43,43 @@ where
 
     fn decoder(&mut self) -> Self::Decoder {
         ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
+    }
+}
+
+/// Messages as the bytes that they are, for whoever knows only at run time what kind they are of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Raw;
+
+impl GrpcCodec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }

@@ -21,6 +21,7 @@ pub struct NoMessage(String);
 
 /// The descriptors that are used here. They are made by our own build; a test sees that they are there.
 struct Kinds {
+    pool: DescriptorPool,
     request: MessageDescriptor,
     response: MessageDescriptor,
 }
@@ -30,8 +31,78 @@ static KINDS: LazyLock<Option<Kinds>> = LazyLock::new(|| {
     Some(Kinds {
         request: pool.get_message_by_name("undertone.v1.StreamEmotionRequest")?,
         response: pool.get_message_by_name("undertone.v1.StreamEmotionResponse")?,
+        pool,
     })
 });
+
+/// What details of errors are made of: google.rpc.
+static DETAILS: LazyLock<Option<DescriptorPool>> =
+    LazyLock::new(|| DescriptorPool::decode(tonic_types::pb::FILE_DESCRIPTOR_SET).ok());
+
+/// A method of the service, whose messages are known by their descriptors alone.
+#[derive(Debug, Clone)]
+pub struct Method {
+    request: MessageDescriptor,
+    response: MessageDescriptor,
+    /// Whether many requests come.
+    pub takes_stream: bool,
+    /// Whether many answers go.
+    pub gives_stream: bool,
+}
+
+impl Method {
+    /// The method at `path`, such as `/undertone.v1.EmotionService/ListModels`.
+    pub fn at(path: &str) -> Option<Self> {
+        let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+        let service = KINDS.as_ref()?.pool.get_service_by_name(service)?;
+        let method = service.methods().find(|method| method.name() == name)?;
+        Some(Self {
+            request: method.input(),
+            response: method.output(),
+            takes_stream: method.is_client_streaming(),
+            gives_stream: method.is_server_streaming(),
+        })
+    }
+
+    /// A request from its JSON.
+    ///
+    /// # Errors
+    /// [`NoMessage`] with line and column. Fields that are not known are refused.
+    pub fn read(&self, json: &[u8]) -> Result<Bytes, NoMessage> {
+        read(self.request.clone(), json)
+    }
+
+    /// The JSON of an answer. `None` if it is no answer of this method, which would be a defect.
+    pub fn write(&self, answer: &[u8]) -> Option<Vec<u8>> {
+        let mut text = Vec::with_capacity(answer.len() * 4);
+        write(self.response.clone(), answer, &mut text)?;
+        Some(text)
+    }
+}
+
+/// A detail of an error as JSON: one of the messages of google.rpc, by its full name.
+pub fn detail(name: &str, message: &[u8]) -> Option<serde_json::Value> {
+    let kind = DETAILS.as_ref()?.get_message_by_name(name)?;
+    let message = DynamicMessage::decode(kind, message).ok()?;
+    serde_json::to_value(&message).ok()
+}
+
+fn read(kind: MessageDescriptor, json: &[u8]) -> Result<Bytes, NoMessage> {
+    let refused = |error: serde_json::Error| NoMessage(error.to_string());
+    let options = DeserializeOptions::new();
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let message = DynamicMessage::deserialize_with_options(kind, &mut reader, &options);
+    let message = message.map_err(refused)?;
+    reader.end().map_err(refused)?;
+    Ok(Bytes::from(message.encode_to_vec()))
+}
+
+fn write(kind: MessageDescriptor, message: &[u8], text: &mut Vec<u8>) -> Option<()> {
+    let options = SerializeOptions::new().skip_default_fields(false);
+    let message = DynamicMessage::decode(kind, message).ok()?;
+    let mut writer = serde_json::Serializer::new(text);
+    message.serialize_with_options(&mut writer, &options).ok()
+}
 
 /// What a client says.
 ///
@@ -40,25 +111,16 @@ static KINDS: LazyLock<Option<Kinds>> = LazyLock::new(|| {
 pub fn request(text: &str) -> Result<v1::StreamEmotionRequest, NoMessage> {
     let kind = KINDS.as_ref().map(|kinds| kinds.request.clone());
     let kind = kind.ok_or_else(|| NoMessage("the protocol has no descriptors".to_owned()))?;
-    let refused = |error: serde_json::Error| NoMessage(error.to_string());
-    let options = DeserializeOptions::new();
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let message = DynamicMessage::deserialize_with_options(kind, &mut reader, &options);
-    let message = message.map_err(refused)?;
-    reader.end().map_err(refused)?;
-    let bytes = Bytes::from(message.encode_to_vec());
+    let bytes = read(kind, text.as_bytes())?;
     v1::StreamEmotionRequest::decode(bytes).map_err(|error| NoMessage(error.to_string()))
 }
 
 /// What a client is told. Empty if it cannot be written, which would be a defect.
 pub fn response(response: &v1::StreamEmotionResponse) -> String {
-    let options = SerializeOptions::new().skip_default_fields(false);
     let written = KINDS.as_ref().and_then(|kinds| {
         let bytes = response.encode_to_vec();
-        let message = DynamicMessage::decode(kinds.response.clone(), bytes.as_slice()).ok()?;
         let mut text = Vec::with_capacity(bytes.len() * 4);
-        let mut writer = serde_json::Serializer::new(&mut text);
-        message.serialize_with_options(&mut writer, &options).ok()?;
+        write(kinds.response.clone(), &bytes, &mut text)?;
         String::from_utf8(text).ok()
     });
     written.unwrap_or_default()
@@ -118,5 +180,35 @@ mod tests {
         assert_eq!(estimate["abstains"], false);
         assert_eq!(estimate["escalationIds"], serde_json::json!([]));
         assert_eq!(json.as_object().unwrap().len(), 1, "{text}");
+    }
+
+    #[test]
+    fn methods_are_known_by_their_paths() {
+        let list = Method::at("/undertone.v1.SessionService/ListSessions").unwrap();
+        assert!(!list.takes_stream && !list.gives_stream);
+        let request = list.read(br#"{"pageSize": 7, "includeEnded": true}"#).unwrap();
+        let request = v1::ListSessionsRequest::decode(request).unwrap();
+        assert_eq!((request.page_size, request.include_ended), (7, true));
+        assert!(list.read(br#"{"size": 7}"#).unwrap_err().to_string().contains("size"));
+        let answer = v1::ListSessionsResponse::default().encode_to_vec();
+        let json: serde_json::Value =
+            serde_json::from_slice(&list.write(&answer).unwrap()).unwrap();
+        assert_eq!(json, serde_json::json!({"sessions": [], "nextPageToken": ""}));
+        assert!(Method::at("/undertone.v1.SessionService/WatchSession").unwrap().gives_stream);
+        assert!(Method::at("/undertone.v1.EmotionService/StreamEmotion").unwrap().takes_stream);
+        for path in
+            ["", "/", "/a/b", "/undertone.v1.SessionService/", "undertone.v1.SessionService"]
+        {
+            assert!(Method::at(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn details_of_errors_are_readable() {
+        let info = tonic_types::pb::ErrorInfo { reason: "FULL".to_owned(), ..Default::default() };
+        let json = detail("google.rpc.ErrorInfo", &info.encode_to_vec()).unwrap();
+        assert_eq!(json["reason"], "FULL");
+        assert!(detail("google.rpc.Nothing", &[]).is_none());
+        assert!(detail("google.rpc.ErrorInfo", &[0xff]).is_none());
     }
 }

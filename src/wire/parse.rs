@@ -16,7 +16,7 @@ use crate::units::{ChannelCount, SampleRate, duration_to_hops};
 pub use escalations::{
     Acknowledgement, PageStart, acknowledgement, cursor, filter, one_escalation, page,
 };
-pub use sessions::{SessionAsked, SessionsAsked, session, sessions};
+pub use sessions::{ENDED, Place, SessionAsked, SessionsAsked, session, sessions};
 
 /// Shortest time between two estimates.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(100);

@@ -5,14 +5,13 @@ use std::time::Duration;
 use super::event::{
     ChannelSummary, Estimate, Ingress, MarkReached, Utterance, Warning, WarningReason,
 };
-use super::parse::StreamSettings;
+use super::parse::{ENDED, Place, StreamSettings};
 use super::v1;
 use crate::audio::Encoding;
 use crate::emotion::Emotion;
 use crate::escalation::{Escalation, Kind, Occurrence, State, Timestamp};
-use crate::identity::Tenant;
 use crate::model::{Input, Manifest};
-use crate::policy::{Evidence, Policy, Severity};
+use crate::policy::{Action, Decision, Evidence, Policy, Severity};
 use crate::tracking::{Abstain, Affect, DimensionSource, Judgement};
 use crate::units::{HOP_SAMPLES, SamplePos, samples_to_duration};
 
@@ -267,6 +266,29 @@ pub fn escalation(e: &Escalation) -> v1::Escalation {
     }
 }
 
+/// What a policy has decided, as an escalation that is nobody's: without an id, labels and times.
+pub fn decision(d: &Decision, policy: &Policy, model: &Manifest) -> v1::Escalation {
+    v1::Escalation {
+        channel: d.channel,
+        policy: policy.name().to_owned(),
+        policy_version: policy.version().to_owned(),
+        rule: d.rule.clone(),
+        title: d.title.clone(),
+        severity: severity(d.severity).into(),
+        state: match d.action {
+            Action::Raise | Action::Update => v1::EscalationState::Raised,
+            Action::Clear => v1::EscalationState::Cleared,
+        }
+        .into(),
+        reason: d.reason.clone(),
+        model: model.name.clone(),
+        model_version: model.version.clone(),
+        onset: Some(position(d.onset)),
+        evidence: Some(evidence(&d.evidence)),
+        ..v1::Escalation::default()
+    }
+}
+
 /// What happened to an escalation; `durable` if it is committed.
 pub fn escalation_event(o: &Occurrence, durable: bool) -> v1::EscalationEvent {
     v1::EscalationEvent {
@@ -298,8 +320,10 @@ pub fn ingress(ingress: Ingress) -> v1::Ingress {
 }
 
 /// Where the next page of sessions begins: behind this one.
-pub fn sessions_token(opened_at: Timestamp, tenant: &Tenant, id: &str) -> String {
-    format!("{}/{tenant}/{id}", opened_at.0)
+pub fn sessions_token(last: &Place) -> String {
+    let Place { ended, at, tenant, id } = last;
+    let ended = if *ended { ENDED } else { "" };
+    format!("{ended}{}/{tenant}/{id}", at.0.0)
 }
 
 /// Where the next page begins.

@@ -31,6 +31,7 @@
 //! | [`stream_command`] | `undertone stream` with servers that end |
 //! | [`resume_state`] | streams that go on from a state |
 //! | [`websocket`], [`telephony`], [`socket`] | audio over WebSocket: our own protocol, Twilio, AudioHook |
+//! | [`connect`] | calls as JSON over HTTP, the console |
 //! | [`tenants`] | who sees whose sessions and escalations |
 //! | [`sessions`] | live sessions, for those who did not open them |
 //! | [`fuzzing`] | any sequence of messages |
@@ -56,6 +57,7 @@ mod chunking;
 mod clients;
 mod clips;
 mod clock;
+mod connect;
 mod conversation;
 mod corpora;
 mod crash;

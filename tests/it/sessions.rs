@@ -134,8 +134,12 @@ async fn a_live_session_is_seen_as_its_client_sees_it() {
     assert_eq!(get(&mut service, "call", 0.0).await.history, None);
 
     talk.close().await.fine();
-    let request = v1::GetSessionRequest { id: "call".to_owned(), ..Default::default() };
-    until("it is gone", async || service.get_session(request.clone()).await.is_err()).await;
+    let ended = async || get(&mut service, "call", 0.0).await.session.unwrap().ended_at.is_some();
+    until("it has ended", ended).await;
+    let after = get(&mut service, "call", 300.0).await;
+    assert_eq!(after.session.unwrap().escalation_ids.len(), 1, "as it stood");
+    assert!(after.history.unwrap().estimates.len() >= kept.len());
+    let request = v1::GetSessionRequest { id: "nobody".to_owned(), ..Default::default() };
     let status = service.get_session(request).await.unwrap_err();
     assert_error(&status, Code::NotFound, "SESSION_NOT_FOUND", Some("id"));
 }
@@ -321,4 +325,45 @@ async fn who_may_watch_sees_the_sessions_of_its_own_tenant() {
     let mut mute = service(&server, Some("ut_mute")).await;
     let status = mute.list_sessions(request()).await.unwrap_err();
     assert_error(&status, Code::PermissionDenied, "ROLE_MISSING", None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_gone_with_its_end_where_none_shall_be_kept() {
+    let server = Server::with(|settings| settings.ended_sessions = ms(0)).await;
+    let mut service = service(&server, None).await;
+    let talk = Talk::open(&server.client().await, named("call")).await;
+    get(&mut service, "call", 0.0).await;
+    talk.close().await.fine();
+    let request = v1::GetSessionRequest { id: "call".to_owned(), ..Default::default() };
+    until("it is gone", async || service.get_session(request.clone()).await.is_err()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_that_have_ended_are_listed_behind_the_live_ones_page_by_page() {
+    let server = Server::with(|settings| settings.max_ended_sessions = 3).await;
+    let mut service = service(&server, None).await;
+    let client: Client = server.client().await;
+    let live = Talk::open(&client, named("live")).await;
+    for n in 0..4 {
+        Talk::open(&client, named(&format!("ended-{n}"))).await.close().await.fine();
+        // Its client hears of its end a moment before it has left.
+        let left = async || server.sessions().await.len() == 1;
+        until("it has left", left).await;
+    }
+    let mut request =
+        v1::ListSessionsRequest { page_size: 2, include_ended: true, ..Default::default() };
+    let mut pages = Vec::new();
+    loop {
+        let page = service.list_sessions(request.clone()).await.unwrap().into_inner();
+        pages.extend(page.sessions.into_iter().map(|one| (one.id, one.ended_at.is_some())));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    let ids: Vec<_> = pages.iter().map(|(id, ended)| (id.as_str(), *ended)).collect();
+    let expected = [("live", false), ("ended-3", true), ("ended-2", true), ("ended-1", true)];
+    assert_eq!(ids, expected, "of more than three the last stay");
+    assert_eq!(list(&mut service, v1::ListSessionsRequest::default()).await, ["live"]);
+    live.close().await.fine();
 }

@@ -425,7 +425,7 @@ pub(crate) fn context(settings: &Settings, models: Models) -> Context {
         defaults: settings.defaults(),
         limits: server::limits(settings),
         admission: server::admission(settings),
-        registry: Registry::new(settings.max_streams as usize),
+        registry: Registry::new(settings.max_streams as usize, server::afterlife(settings)),
         escalating: None,
         resuming: None,
         draining: CancellationToken::new(),

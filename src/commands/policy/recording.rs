@@ -18,11 +18,11 @@ use crate::commands::load_models;
 use crate::commands::output::stdout;
 use crate::config::Source;
 use crate::model::Model;
-use crate::policy::{Action, Decision, Evidence, Measurement, Policy, Watcher};
+use crate::policy::{Action, Decision, Evidence, Measurement, Policy};
 use crate::report::{Block, Course, Span, Strip};
 use crate::session::clip;
+use crate::session::rehearsal::{Moment, rehearse};
 use crate::units::SamplePos;
-use crate::wire::event::Event;
 use crate::wire::parse::{ClipSettings, default_analysis};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -107,16 +107,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// How every condition stood on one channel at one moment.
-struct Moment {
-    channel: u32,
-    at_s: f64,
-    from_s: f64,
-    has_voice: bool,
-    /// With the number of the rule.
-    measurements: Vec<(usize, Measurement)>,
-}
-
 /// One recording, watched.
 struct Trial {
     path: String,
@@ -138,21 +128,7 @@ impl Trial {
         let reader = ClipReader::open(path)?;
         let forever = Duration::from_secs(u64::from(u32::MAX));
         let report = clip::analyze(model.clone(), reader, settings, forever, |_| {}).await?;
-        let mut watcher = Watcher::new(policy.clone());
-        let (mut decisions, mut moments) = (Vec::new(), Vec::new());
-        for event in &report.events {
-            let Event::Reading(reading) = event else { continue };
-            watcher.observe(reading, &mut decisions);
-            let hops = SamplePos::of_hop(reading.hops.into());
-            moments.push(Moment {
-                channel: reading.channel,
-                at_s: reading.end.seconds(),
-                from_s: reading.end.seconds() - hops.seconds(),
-                has_voice: reading.voiced_hops > 0,
-                measurements: watcher.measurements(reading.channel),
-            });
-        }
-        watcher.finish(report.length, &mut decisions);
+        let rehearsal = rehearse(policy.clone(), &report, true);
         let mut notes = Vec::new();
         if report.corrupt_packets > 0 {
             notes.push(format!("{} packets could not be decoded", report.corrupt_packets));
@@ -164,9 +140,9 @@ impl Trial {
             path: path.display().to_string(),
             length: report.length,
             policy: policy.clone(),
-            decisions,
-            moments,
-            suppressed: watcher.suppressed(),
+            decisions: rehearsal.decisions,
+            moments: rehearsal.moments,
+            suppressed: rehearsal.suppressed,
             notes,
         })
     }
@@ -258,7 +234,7 @@ impl Trial {
                 .moments
                 .iter()
                 .filter(|moment| moment.channel == channel && moment.has_voice)
-                .map(|moment| (moment.from_s, moment.at_s));
+                .map(|moment| (moment.from.seconds(), moment.at.seconds()));
             course = course.voice(voice);
             for index in 0..self.policy.rules().len() {
                 course = course.block(self.block(channel, index));
@@ -281,7 +257,7 @@ impl Trial {
         for (number, first) in of_channel().next().map(own).unwrap_or_default().iter().enumerate() {
             let points = of_channel().map(|moment| {
                 let value = own(moment).get(number).and_then(|measurement| measurement.value);
-                (moment.at_s, value.map(f64::from))
+                (moment.at.seconds(), value.map(f64::from))
             });
             let (on, off) = (f64::from(first.on), f64::from(first.off));
             block = block.strip(Strip::new(first.what.clone(), on, off, points));

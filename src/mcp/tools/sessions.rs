@@ -139,6 +139,7 @@ pub(super) async fn list(arguments: Option<JsonObject>, calls: &Calls) -> Result
         labels: arguments.labels.into_iter().collect(),
         page_size: limit,
         page_token: arguments.page_token.unwrap_or_default(),
+        include_ended: false,
     };
     Ok(Listed::new(&calls.list_sessions(request).await?))
 }

@@ -21,6 +21,8 @@ const TABLE: &[(&str, Access)] = &[
     ("/undertone.v1.EmotionService/ListModels", Access::Known),
     ("/undertone.v1.EmotionService/GetModel", Access::Known),
     ("/undertone.v1.EmotionService/ListPolicies", Access::Known),
+    ("/undertone.v1.EmotionService/GetPolicy", Access::Known),
+    ("/undertone.v1.EmotionService/CheckPolicy", Access::Known),
     ("/undertone.v1.EscalationService/ListEscalations", Access::Role(Role::Watch)),
     ("/undertone.v1.EscalationService/GetEscalation", Access::Role(Role::Watch)),
     ("/undertone.v1.EscalationService/WatchEscalations", Access::Role(Role::Watch)),

@@ -1,5 +1,6 @@
-//! What is asked of live sessions.
+//! What is asked of sessions.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +9,9 @@ use crate::escalation::Timestamp;
 use crate::identity::Tenant;
 use crate::wire::parse::escalations::{MAX_PAGE, PAGE};
 use crate::wire::v1;
+
+/// What the token of a place among those that have ended begins with.
+pub const ENDED: &str = "ended:";
 
 /// Which sessions to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +22,23 @@ pub struct SessionsAsked {
     pub labels: BTreeMap<String, String>,
     /// How many at most.
     pub size: usize,
-    /// Behind this one: when it was opened, its tenant, its name.
-    pub behind: Option<(Timestamp, Tenant, String)>,
+    /// Those too that have ended lately.
+    pub ended: bool,
+    /// Behind this one.
+    pub behind: Option<Place>,
+}
+
+/// A session's place in the list: live ones first, then by when they were opened, or ended; later ones first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Whether it has ended.
+    pub ended: bool,
+    /// When it was opened; of one that has ended, when that was.
+    pub at: Reverse<Timestamp>,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Its name.
+    pub id: String,
 }
 
 /// Checks what is asked of the list of sessions.
@@ -44,7 +63,7 @@ pub fn sessions(asked: &v1::ListSessionsRequest) -> Result<SessionsAsked, Vec<Vi
         check.refuse("page_token", "is not one that this service gave");
     }
     let labels = asked.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    check.pass(SessionsAsked { tenant, labels, size, behind })
+    check.pass(SessionsAsked { tenant, labels, size, ended: asked.include_ended, behind })
 }
 
 /// One session, and how much of what was heard is wanted.
@@ -88,11 +107,16 @@ fn tenant(check: &mut Check, name: &str) -> Option<Tenant> {
 }
 
 /// What [`crate::wire::render::sessions_token`] makes.
-fn page_token(token: &str) -> Option<(Timestamp, Tenant, String)> {
+fn page_token(token: &str) -> Option<Place> {
+    let (ended, token) = match token.strip_prefix(ENDED) {
+        Some(token) => (true, token),
+        None => (false, token),
+    };
     // Names of tenants have no such sign, nor have those of sessions.
     let mut parts = token.splitn(3, '/');
-    let at = parts.next()?.parse().ok()?;
-    Some((Timestamp(at), parts.next()?.parse().ok()?, parts.next()?.to_owned()))
+    let at = Reverse(Timestamp(parts.next()?.parse().ok()?));
+    let (tenant, id) = (parts.next()?.parse().ok()?, parts.next()?.to_owned());
+    Some(Place { ended, at, tenant, id })
 }
 
 #[cfg(test)]
@@ -102,10 +126,13 @@ mod tests {
 
     #[test]
     fn a_page_token_comes_back_as_it_was() {
-        let behind = (Timestamp(-7), "ward_7".parse().unwrap(), "call:3.b".to_owned());
-        let page_token = render::sessions_token(behind.0, &behind.1, &behind.2);
-        let asked = v1::ListSessionsRequest { page_token, ..Default::default() };
-        assert_eq!(sessions(&asked).unwrap().behind, Some(behind));
+        for ended in [false, true] {
+            let (tenant, id) = ("ward_7".parse().unwrap(), "call:3.b".to_owned());
+            let behind = Place { ended, at: Reverse(Timestamp(-7)), tenant, id };
+            let page_token = render::sessions_token(&behind);
+            let asked = v1::ListSessionsRequest { page_token, ..Default::default() };
+            assert_eq!(sessions(&asked).unwrap().behind, Some(behind));
+        }
     }
 
     #[test]
@@ -115,6 +142,7 @@ mod tests {
             labels: (0..33).map(|n| (n.to_string(), String::new())).collect(),
             page_size: 501,
             page_token: "5_1".to_owned(),
+            include_ended: false,
         };
         let fields: Vec<_> = sessions(&asked).unwrap_err().iter().map(|v| v.field).collect();
         assert_eq!(fields, ["tenant", "labels", "page_size", "page_token"]);
