@@ -513,12 +513,15 @@ def test_pages_telephones_and_agents_reach_their_paths_of_the_http_port_and_no_o
     assert backend["port"] == ports(objects, backend)["http"]
     # All of the paths that the service has for them, and nothing for operators.
     paths = {match["path"]["value"]: match["path"]["type"] for match in rule["matches"]}
-    assert paths == {"/v1": "PathPrefix", "/mcp": "Exact"}
+    services = {f"/undertone.v1.{name}" for name in ("EmotionService", "EscalationService", "SessionService")}
+    prefixes = {"/v1", "/console", *services}
+    assert paths == {"/mcp": "Exact", "/": "Exact", **dict.fromkeys(prefixes, "PathPrefix")}
     source = "".join(path.read_text() for path in (ROOT / "src/server").rglob("*.rs"))
-    served = set(re.findall(r'\.route\("(/[^"]+)"', source))
+    served = set(re.findall(r'\.route\(\s*"(/[^"]*)"', source))
     inside = {"/metrics", "/healthz", "/readyz", "/accepting", "/sessions"}
     assert inside <= served
-    assert all(path.startswith("/v1/") or path == "/mcp" for path in served - inside), served
+    routed = {path for path in served if path in paths or any(path.startswith(f"{prefix}/") for prefix in prefixes)}
+    assert served - inside == routed
     web = only(objects, "NetworkPolicy", "undertone-web")["spec"]
     assert chosen(web["podSelector"], server(objects)[0]["metadata"]["labels"])
     assert [port["port"] for rule in web["ingress"] for port in rule["ports"]] == ["http"]
