@@ -8,7 +8,7 @@ ARGS ?=
 UNDERTONE_CORPORA ?=
 export UNDERTONE_CORPORA
 
-.PHONY: help setup serve test test-servers test-rust test-python test-clients-python test-typescript test-integrations python typescript node crash rolling soak test-image test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench clean
+.PHONY: help setup serve test test-servers test-rust test-python test-clients-python test-typescript test-integrations python typescript node crash rolling soak test-image test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench docs docs-reference clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,9 +24,10 @@ serve: setup ## Serve on loopback with the embedded model.
 
 test: test-rust test-python test-clients-python test-integrations test-typescript ## Run every test but training's.
 
-# Where tools are installed that cargo does not bring.
+# Where tools are installed that cargo does not bring. They have little to do: to build them quickly matters more.
 TOOLS ?= .tools
 TOOLS_BIN = $(abspath $(TOOLS))/bin
+INSTALL = CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --debug --locked
 
 # The servers that tests start themselves, and the tool that reads alerts.
 test-servers:
@@ -51,9 +52,9 @@ endif
 # Of cloudcoil only the schemas are wanted, not its plugin, which starts clusters.
 # The binary that the Rust tests have built: alone it would be built, with what it needs, for other features.
 BINARY = $$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
-test-python: setup .venv-test/ready
+test-python: setup .venv-test/ready $(TOOLS)/bin/mdbook
 	$(CARGO) test --no-run --test it
-	UNDERTONE_BIN="$(BINARY)/debug/undertone" \
+	PATH="$(TOOLS_BIN):$$PATH" UNDERTONE_BIN="$(BINARY)/debug/undertone" \
 		.venv-test/bin/python -m pytest -q -p no:cacheprovider -p no:cloudcoil tests/python
 
 python: .venv-clients/ready ## Build the Python client: a wheel and a source distribution in target/python.
@@ -145,6 +146,17 @@ lint: ## Formatting and clippy, as errors.
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 
+docs: $(TOOLS)/bin/mdbook ## Build the site into target/book (installs mdbook).
+	$(TOOLS)/bin/mdbook build docs
+
+docs-reference: setup .venv-test/ready ## Make docs/reference anew, from the protocol and the program's help.
+	$(CARGO) test --no-run --test it
+	UNDERTONE_BIN="$(BINARY)/debug/undertone" .venv-test/bin/python docs/reference.py
+
+# A minute on two cores, once. It neither serves nor watches here.
+$(TOOLS)/bin/mdbook:
+	$(INSTALL) mdbook --version 0.5.4 --no-default-features --features search --root $(TOOLS)
+
 doc: ## The API documentation, warnings as errors.
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
@@ -170,11 +182,11 @@ deny: $(TOOLS)/bin/cargo-deny ## Check the dependencies' licences, sources and a
 	CARGO_DENY="$(TOOLS_BIN)/cargo-deny" sh deploy/deny.sh
 
 $(TOOLS)/bin/cargo-deny:
-	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
+	$(INSTALL) cargo-deny --version 0.20.2 --root $(TOOLS)
 
 # Three minutes on two cores, once: a dependency would cost every build of the tests that.
 $(TOOLS)/bin/s3s-fs:
-	$(CARGO) install s3s-fs --version 0.14.1 --features binary --locked --root $(TOOLS)
+	$(INSTALL) s3s-fs --version 0.14.1 --features binary --root $(TOOLS)
 
 sbom: $(TOOLS)/bin/cargo-cyclonedx .venv-sbom/ready ## List what is shipped, as CycloneDX (installs cargo-cyclonedx).
 	mkdir -p target
@@ -183,7 +195,7 @@ sbom: $(TOOLS)/bin/cargo-cyclonedx .venv-sbom/ready ## List what is shipped, as 
 	rm sbom-crates.json
 
 $(TOOLS)/bin/cargo-cyclonedx:
-	$(CARGO) install cargo-cyclonedx --version 0.5.9 --locked --root $(TOOLS)
+	$(INSTALL) cargo-cyclonedx --version 0.5.9 --root $(TOOLS)
 
 .venv-sbom/ready: deploy/sbom-requirements.txt
 	$(PYTHON) -m venv .venv-sbom || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
@@ -229,7 +241,7 @@ fuzz-minimise: $(CARGO_FUZZ) ## Keep in fuzz/corpus the fewest inputs that reach
 		$(FUZZ) cmin $(FUZZ_FLAGS) -D $(target) fuzz/corpus/$(target) -- -max_len=$(call MAX_LEN,$(target)) -use_counters=0 &&) true
 
 $(CARGO_FUZZ):
-	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(FUZZ_HOME)
+	$(INSTALL) cargo-fuzz --version 0.13.2 --root $(FUZZ_HOME)
 
 # The service itself has no unsafe code; what it calls has. AddressSanitizer wants a nightly compiler.
 sanitize: setup fuzz-seeds $(CARGO_FUZZ) ## Run every input that is kept under AddressSanitizer (nightly Rust).
