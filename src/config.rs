@@ -78,7 +78,7 @@ macro_rules! settings {
 settings! {
     /// Address of the gRPC port.
     grpc_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), "UNDERTONE_GRPC_ADDRESS";
-    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions, /mcp, audio over WebSocket.
+    /// Address of the HTTP port: /metrics, /healthz, /readyz, /sessions, /mcp, /console, calls as JSON, audio over WebSocket.
     http_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)), "UNDERTONE_HTTP_ADDRESS";
     /// PEM file with the server's certificate and those between it and its authority; with `tls_key` both ports
     /// speak TLS. Read again when it changes [default: no TLS]
@@ -109,7 +109,7 @@ settings! {
     jwks_retry: Span = secs(10), "UNDERTONE_JWKS_RETRY";
     /// Longest time that fetching an issuer's keys may take; the opening of a call may wait for it.
     jwks_timeout: Span = secs(5), "UNDERTONE_JWKS_TIMEOUT";
-    /// Origins of web pages that may call over WebSocket, gRPC-Web and MCP besides the server's own, with commas between
+    /// Origins of web pages that may call over WebSocket, gRPC-Web, JSON and MCP besides the server's own, with commas between
     /// them, such as `https://app.example`; `*` for all [default: none]
     allowed_origins: String = String::new(), "UNDERTONE_ALLOWED_ORIGINS";
     /// How telephone systems call the HTTP port, such as `https://emotion.example`, where that is not what their
@@ -268,7 +268,7 @@ settings! {
     policy_reload: Span = secs(2), "UNDERTONE_POLICY_RELOAD";
     /// Policy of streams that name none [default: none]
     default_policy: String = String::new(), "UNDERTONE_DEFAULT_POLICY";
-    /// Whether streams may bring a policy of their own.
+    /// Whether clients may bring policies of their own: with a stream, to be checked, or to be tried on a clip.
     inline_policies: bool = true, "UNDERTONE_INLINE_POLICIES";
     /// Highest severity that rules of such a policy may have.
     inline_policy_severity: Severity = Severity::High, "UNDERTONE_INLINE_POLICY_SEVERITY";

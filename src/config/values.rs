@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::escalation::Location;
 
+/// Seconds.
+const DAY: u64 = 86_400;
+
 /// A duration as people write it: `500ms`, `10s`, `4h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -22,7 +25,14 @@ impl FromStr for Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        let seconds = self.0.as_secs();
+        // Its months have 30.44 days: what was set as 90 days would not be known again.
+        match seconds / DAY {
+            days if days > 1 && self.0 == Duration::from_secs(days * DAY) => {
+                write!(f, "{days}days")
+            }
+            _ => humantime::format_duration(self.0).fmt(f),
+        }
     }
 }
 

@@ -204,7 +204,7 @@ pub struct Escalation {
     pub severity: Severity,
     /// Where it stands.
     pub state: State,
-    /// Why, in words, as of the last decision.
+    /// Why, in words, as of the last decision while it was in force.
     pub reason: String,
     /// The model that the estimates came from.
     pub model: String,

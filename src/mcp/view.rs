@@ -223,7 +223,7 @@ pub(super) struct Escalation {
     pub(super) severity: Option<Severity>,
     /// Where it stands; null if a newer server has one that is not known here.
     pub(super) state: Option<State>,
-    /// Why, in words with the values in them, as of the last decision.
+    /// Why, in words with the values in them, as of the last decision while it was in force.
     pub(super) reason: String,
     /// The model that the estimates came from.
     pub(super) model: String,

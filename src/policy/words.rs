@@ -131,7 +131,7 @@ fn raise_and_clear(policy: &Policy, rule: &Rule) -> (String, String) {
         }
         None => {
             let text = clauses(policy, &rule.when, false);
-            let raise = if dwells { format!("for {dwell}: {text}") } else { text };
+            let raise = if dwells { format!("this has been so for {dwell}: {text}") } else { text };
             let clear = if lingers {
                 format!("that has not been so for {off_for}")
             } else {

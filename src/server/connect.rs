@@ -28,6 +28,7 @@ use tonic::client::Grpc;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
+use super::doors::{CLIPS, POLICIES, SMALL};
 use super::inside::{Come, Inside, Service, Sizes, Stopped};
 use super::status;
 use crate::config::Settings;
@@ -42,16 +43,14 @@ const UNARY: &str = "application/json";
 const STREAM: &str = "application/connect+json";
 /// The flag of the last envelope.
 const LAST: u8 = 2;
-/// Largest request without a recording, bytes: a policy of 64 KiB whose every sign is escaped.
-const SMALL: usize = 256 * 1024;
+/// Largest request with a policy's text, bytes: 64 KiB of it, of which some signs are escaped.
+const POLICY: usize = 256 * 1024;
 /// From this size on, bytes, JSON is read and written where it holds up nobody.
 const LARGE: usize = 64 * 1024;
 /// Largest answer, bytes: an hour's time line with a policy's courses.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Headers of the request that the service gets to see: who calls, and the trace that the call belongs to.
 const PASSED_ON: [&str; 3] = ["authorization", "traceparent", "tracestate"];
-/// The method whose requests carry recordings.
-const CLIPS: &str = super::doors::CLIPS;
 
 /// What answers.
 #[derive(Debug, Clone)]
@@ -65,7 +64,7 @@ impl Connect {
     /// Over these services.
     pub(super) fn new(inside: Inside, settings: &Settings) -> Self {
         // The recording comes in base64, beside it perhaps a policy.
-        let largest = (settings.max_clip_bytes as usize).div_ceil(3) * 4 + SMALL;
+        let largest = (settings.max_clip_bytes as usize).div_ceil(3) * 4 + POLICY;
         Self { inside, largest }
     }
 
@@ -199,8 +198,11 @@ async fn call(
     let inside = &connect.inside;
     let (parts, body) = request.into_parts();
     let standing = inside.admit(path, &parts.headers).await.map_err(stopped)?;
-    let largest = if path == CLIPS { connect.largest } else { SMALL };
-    let sizes = Sizes { small: SMALL, largest };
+    let sizes = match path {
+        CLIPS => Sizes { small: POLICY, largest: connect.largest },
+        POLICIES => Sizes { small: POLICY, largest: POLICY },
+        _ => Sizes { small: SMALL, largest: SMALL },
+    };
     let come = inside.take(&standing, &parts.headers, body, sizes).await.map_err(stopped)?;
     let Come { body, under_way, place } = come;
     let body = if method.gives_stream { unwrapped(&body)? } else { body };

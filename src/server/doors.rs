@@ -31,7 +31,7 @@ pub(super) const CLIPS: &str = "/undertone.v1.EmotionService/AnalyzeAudio";
 /// The one that carries chunks.
 const STREAMS: &str = "/undertone.v1.EmotionService/StreamEmotion";
 /// The one that carries the text of a policy.
-const POLICIES: &str = "/undertone.v1.EmotionService/CheckPolicy";
+pub(super) const POLICIES: &str = "/undertone.v1.EmotionService/CheckPolicy";
 /// What a message may have besides its audio, bytes: a configuration with a policy fits.
 const BESIDES: usize = 128 * 1024;
 /// Largest message that carries no audio, bytes: names, identifiers, filters with labels and notes of a

@@ -1,5 +1,6 @@
 //! Policies for those who write them: shown, checked, tried on a clip.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tonic::Status;
@@ -106,17 +107,26 @@ pub(super) fn try_on(
     response: &mut v1::AnalyzeAudioResponse,
 ) {
     let rehearsal = rehearse(policy.clone(), report, with_courses);
-    let escalations = rehearsal.decisions.iter().map(|decision| v1::RehearsedEvent {
-        at: Some(render::duration(decision.at.duration())),
-        kind: match decision.action {
+    // Of one that is over, what it was raised for says more than what holds then: as in the store.
+    let mut reasons = HashMap::new();
+    for decision in &rehearsal.decisions {
+        let mut escalation = render::decision(decision, policy, &model.manifest);
+        let reason = reasons.entry((decision.channel, &decision.rule)).or_insert("");
+        let kind = match decision.action {
             Action::Raise => v1::EscalationEventKind::Raised,
             Action::Update => v1::EscalationEventKind::Updated,
-            Action::Clear => v1::EscalationEventKind::Cleared,
-        }
-        .into(),
-        escalation: Some(render::decision(decision, policy, &model.manifest)),
-    });
-    response.escalations = escalations.collect();
+            Action::Clear => {
+                (*reason).clone_into(&mut escalation.reason);
+                v1::EscalationEventKind::Cleared
+            }
+        };
+        *reason = &decision.reason;
+        response.escalations.push(v1::RehearsedEvent {
+            at: Some(render::duration(decision.at.duration())),
+            kind: kind.into(),
+            escalation: Some(escalation),
+        });
+    }
     response.policy = Some(shown(context, policy));
     response.budget_spent = rehearsal.suppressed > 0;
     response.condition_courses = courses(policy, &rehearsal.moments);

@@ -24,6 +24,7 @@ use crate::telemetry::{metrics, trace};
 use crate::units::SamplePos;
 use crate::wire::event::Event;
 use crate::wire::parse::{Violation, analyze_request};
+use crate::wire::v1::analyze_audio_request::Policy as Tried;
 use crate::wire::v1::emotion_service_server::EmotionService;
 use crate::wire::{render, v1};
 
@@ -35,6 +36,8 @@ pub struct Service {
     clips: Arc<Semaphore>,
     max_clip_bytes: usize,
     max_clip_length: Duration,
+    /// Whether clients may bring policies of their own.
+    inline_policies: bool,
     patient: Patient,
 }
 
@@ -47,6 +50,7 @@ impl Service {
             clips: Arc::new(Semaphore::new(settings.max_clips as usize)),
             max_clip_bytes: settings.max_clip_bytes as usize,
             max_clip_length: settings.max_clip_length.0,
+            inline_policies: settings.inline_policies,
             patient,
         }
     }
@@ -58,6 +62,19 @@ impl Service {
             let error = SessionError::NoModel { name: name.to_owned(), known: models.names() };
             status::no_model(&error, field)
         })
+    }
+}
+
+impl Service {
+    /// Whether a policy of the client's own is taken; `field` has one.
+    #[allow(clippy::result_large_err, reason = "tonic's own type")]
+    fn takes_policies(&self, field: &str) -> Result<(), Status> {
+        if self.inline_policies {
+            return Ok(());
+        }
+        let escalating = self.context.escalating.as_ref();
+        let known = escalating.map(|escalating| escalating.library.names()).unwrap_or_default();
+        Err(status::no_inline(&SessionError::NoInline { known }, field))
     }
 }
 
@@ -224,6 +241,9 @@ impl EmotionService for Service {
             return Err(status::invalid(&[Violation { field: "content", problem }]));
         }
         let model = self.model(&request.model, "model")?;
+        if let Some(Tried::PolicyYaml(_)) = &request.policy {
+            self.takes_policies("policy_yaml")?;
+        }
         let policy = policies::to_try(&self.context, request.policy.as_ref(), &model)?;
         settings.analysis.readings = policy.is_some();
         let with_courses = request.condition_courses;
@@ -303,6 +323,7 @@ impl EmotionService for Service {
         &self,
         request: Request<v1::CheckPolicyRequest>,
     ) -> Result<Response<v1::CheckPolicyResponse>, Status> {
+        self.takes_policies("yaml")?;
         policies::check(&request.get_ref().yaml).map(Response::new)
     }
 

@@ -79,9 +79,7 @@ pub fn of_session(error: &SessionError) -> Status {
         SessionError::NoModel { .. } => no_model(error, "config.model"),
         SessionError::NoPolicy { .. } => no_policy(error, "config.policy_name"),
         SessionError::NoStore => plain(Code::FailedPrecondition, text, "NO_ESCALATION_STORE"),
-        SessionError::NoInline { .. } => {
-            field(Code::PermissionDenied, text, "INLINE_POLICY_REFUSED", "config.policy_yaml")
-        }
+        SessionError::NoInline { .. } => no_inline(error, "config.policy_yaml"),
         SessionError::Resume(error) => of_resume(error),
         SessionError::Replaced(_) => plain(Code::Aborted, text, "TAKEN_OVER"),
         SessionError::IdTaken(_) => {
@@ -193,6 +191,11 @@ pub fn no_model(error: &SessionError, name: &str) -> Status {
 /// A policy that there is not; `name` is the field that asks for it.
 pub fn no_policy(error: &SessionError, name: &str) -> Status {
     field(Code::NotFound, error.to_string(), "POLICY_NOT_FOUND", name)
+}
+
+/// Policies of clients are not taken; `name` is the field that has one.
+pub fn no_inline(error: &SessionError, name: &str) -> Status {
+    field(Code::PermissionDenied, error.to_string(), "INLINE_POLICY_REFUSED", name)
 }
 
 /// When a client may ask again while the store is down.

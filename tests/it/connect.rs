@@ -219,17 +219,16 @@ async fn a_session_is_watched_until_it_ends_and_can_be_looked_at_afterwards() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_in_a_stream_is_its_last_envelope() {
-    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("store.db").display());
+    let server = Server::with(|settings| settings.escalation_store = StoreUrl(store)).await;
     let asked = json!({"id": "nobody"});
     let mut watch = Answers::open(&server, "SessionService/WatchSession", &asked).await;
     let (last, error) = watch.next().await;
     assert!(last);
     assert_eq!(error["error"]["code"], "not_found", "{error}");
 
-    let config = v1::StreamConfig { session_id: "call".to_owned(), ..PLAIN.config() };
-    let _talk = Talk::open(&server.client().await, config).await;
-    let asked = json!({"id": "call"});
-    let mut watch = Answers::open(&server, "SessionService/WatchSession", &asked).await;
+    let mut watch = Answers::open(&server, "EscalationService/WatchEscalations", &json!({})).await;
     watch.next().await;
     server.stop.cancel();
     let error = loop {
@@ -373,6 +372,24 @@ async fn policies_are_shown_with_their_text_and_checked_with_the_place_of_the_fa
     ] {
         let (status, error) = call_with(&server, path, &[JSON], &message).await;
         assert!(status >= 400 && error.to_string().contains(reason), "{path} {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_policies_of_clients_neither_checks_nor_tries_them() {
+    let server = Server::with(|settings| settings.inline_policies = false).await;
+    let content = STANDARD.encode(recording());
+    for (path, message, field) in [
+        ("EmotionService/CheckPolicy", json!({"yaml": QUIET}), "yaml"),
+        (
+            "EmotionService/AnalyzeAudio",
+            json!({"content": content, "policyYaml": QUIET}),
+            "policy_yaml",
+        ),
+    ] {
+        let (status, error) = call_with(&server, path, &[JSON], &message).await;
+        assert_eq!((status, error["code"].as_str()), (403, Some("permission_denied")), "{error}");
+        assert!(error.to_string().contains(&format!("\"field\":\"{field}\"")), "{error}");
     }
 }
 

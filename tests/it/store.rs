@@ -162,7 +162,7 @@ async fn an_escalation_lives_from_raised_to_cleared_and_its_history_is_whole(pla
     let found = store.get(id).await.unwrap().unwrap();
     assert_eq!(found.state, State::Cleared);
     assert_eq!(found.acknowledged_by.as_deref(), Some("Ada"));
-    assert_eq!(found.reason, "distress is at 0.2", "the last decision's");
+    assert_eq!(found.reason, "distress is at 0.9", "the last one while it was in force");
     assert_eq!(found.labels["ward"], "7");
     let history = store.history(id).await.unwrap();
     let kinds: Vec<Kind> = history.iter().map(|o| o.kind).collect();

@@ -226,7 +226,7 @@ fn rules_are_explained_in_plain_sentences() {
                 {share: {of: agitated, at: 0.5, over: 30s, on: 0.6, off: 0.4}}]}}]}\ndwell: 2s";
     assert!(
         explain(both).starts_with(
-            "A rule (rule): raises a HIGH escalation once for 2 s: the mean of valence over the \
+            "A rule (rule): raises a HIGH escalation once this has been so for 2 s: the mean of valence over the \
              last 9 s is at -0.5 or less (until above 0) and it is not so that [nobody has spoken \
              for 5 s or the share of speech with agitated at 0.5 or more in the last 30 s is at \
              0.6 or more (until under 0.4)]; clears it once that has not been so for 5 s"

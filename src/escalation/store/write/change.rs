@@ -96,7 +96,10 @@ impl Pen<'_> {
         if let Some(before) = self.occurrence(id).await? {
             return Ok(Recorded::Before(before.into()));
         }
-        escalation.reason.clone_from(&decision.reason);
+        if kind == Kind::Updated {
+            // Of one that is over, what it was raised for says more than what holds now.
+            escalation.reason.clone_from(&decision.reason);
+        }
         escalation.evidence = decision.evidence.clone();
         // Its session may have been taken for lost meanwhile.
         escalation.go_on();
