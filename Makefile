@@ -8,7 +8,7 @@ ARGS ?=
 UNDERTONE_CORPORA ?=
 export UNDERTONE_CORPORA
 
-.PHONY: help setup serve test test-servers test-rust test-python test-clients-python test-typescript test-integrations python typescript node crash rolling soak test-image test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench docs docs-reference clean
+.PHONY: help setup serve test test-servers test-rust test-python test-clients-python test-typescript test-integrations console-tests test-console screenshots python typescript node crash rolling soak test-image test-training test-finetune lint doc deny sbom fuzz fuzz-minimise sanitize model bench docs docs-reference clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,7 +22,7 @@ setup: ## Check for Rust and Python, fetch ONNX Runtime.
 serve: setup ## Serve on loopback with the embedded model.
 	$(CARGO) run --release --bin undertone -- serve $(ARGS)
 
-test: test-rust test-python test-clients-python test-integrations test-typescript ## Run every test but training's.
+test: test-rust test-python test-clients-python test-integrations test-typescript test-console ## Run every test but training's.
 
 # Where tools are installed that cargo does not bring. They have little to do: to build them quickly matters more.
 TOOLS ?= .tools
@@ -106,6 +106,19 @@ test-typescript: setup node ## Check and test the TypeScript client against a re
 	$(CARGO) test --no-run --test it
 	UNDERTONE_BIN="$(BINARY)/debug/undertone" && export UNDERTONE_BIN && cd clients/typescript && \
 		npm ci --no-fund --no-audit --loglevel error && npm run build && npm test
+
+# The program, and what the console's tests need of npm.
+console-tests: setup node
+	@command -v chromium >/dev/null || test -n "$$CHROMIUM" || \
+		{ echo "Chromium is missing: apt-get install chromium, or set CHROMIUM to a browser like it" >&2; exit 1; }
+	$(CARGO) test --no-run --test it
+	cd tests/console && npm ci --no-fund --no-audit --loglevel error
+
+test-console: console-tests ## Check and test the web console in a browser, against a real server.
+	UNDERTONE_BIN="$(BINARY)/debug/undertone" && export UNDERTONE_BIN && cd tests/console && npm test
+
+screenshots: console-tests ## Take pictures of the web console's pages into target/console.
+	UNDERTONE_BIN="$(BINARY)/debug/undertone" && export UNDERTONE_BIN && cd tests/console && npm run --silent screenshots
 
 # How often servers are killed under load, on each of the databases.
 CRASHES ?= 100
@@ -265,6 +278,6 @@ model: setup .venv-training/ready ## Extract features, train, judge and describe
 	.venv-training/bin/python training/card.py --model models/$(MODEL)
 
 clean: ## Remove what was built and fetched; inputs that fuzzing found (FUZZ_HOME/corpus) stay.
-	rm -rf target fuzz/target fuzz/artifacts generated .image .onnxruntime .tools .venv .venv-test .venv-soak .venv-training .venv-sbom .venv-clients .venv-integrations
-	rm -rf clients/typescript/node_modules clients/typescript/dist clients/typescript/src/gen clients/python/src/undertone/_generated
+	rm -rf target fuzz/target fuzz/artifacts generated .image .onnxruntime .tools .venv .venv-test .venv-soak .venv-training .venv-sbom .venv-clients .venv-integrations .venv-docs
+	rm -rf tests/console/node_modules clients/typescript/node_modules clients/typescript/dist clients/typescript/src/gen clients/python/src/undertone/_generated
 	rm -rf $(FUZZ_HOME)/bin $(FUZZ_HOME)/.crates.toml $(FUZZ_HOME)/.crates2.json sbom-crates.json
