@@ -1,10 +1,10 @@
-//! The service's calls as JSON over HTTP, by the Connect protocol: for browsers, the console among them, and for whoever has
+//! The service's calls over plain HTTP, by the Connect protocol: for browsers, the console among them, and for whoever has
 //! an HTTP client and no gRPC.
 //!
-//! In: `POST /undertone.v1.SERVICE/METHOD` with a message in protobuf's JSON. Out: the answer in the same; for a method
-//! with many answers a stream of them, each in an envelope of five bytes. Errors are Connect's, with the details that
-//! gRPC has. Source: <https://connectrpc.com/docs/protocol>, version 1; of it JSON alone, uncompressed, and no method
-//! that takes many requests: those have `/v1/stream`.
+//! In: `POST /undertone.v1.SERVICE/METHOD` with a message in protobuf's JSON, or in its bytes. Out: the answer in the same
+//! coding; for a method with many answers a stream of them, each in an envelope of five bytes. Errors are Connect's, in
+//! JSON, with the details that gRPC has. Source: <https://connectrpc.com/docs/protocol>, version 1; of it POST alone,
+//! uncompressed, and no method that takes many requests: those have `/v1/stream`.
 //!
 //! Always: what is called, by whom and within which bounds is as on the gRPC port, see [`super::inside`].
 
@@ -37,10 +37,19 @@ use crate::wire::json::Method;
 use crate::wire::parse::Violation;
 use crate::wire::{code_name, json};
 
-/// What one message is.
-const UNARY: &str = "application/json";
-/// What a stream of them is.
-const STREAM: &str = "application/connect+json";
+/// How messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Json,
+    Protobuf,
+}
+
+/// The types of messages.
+const UNARY: [(&str, Coding); 2] =
+    [("application/json", Coding::Json), ("application/proto", Coding::Protobuf)];
+/// The types of streams of them.
+const STREAM: [(&str, Coding); 2] =
+    [("application/connect+json", Coding::Json), ("application/connect+proto", Coding::Protobuf)];
 /// The flag of the last envelope.
 const LAST: u8 = 2;
 /// Largest request with a policy's text, bytes: 64 KiB of it, of which some signs are escaped.
@@ -134,20 +143,31 @@ fn stopped(stopped: Stopped) -> Status {
     }
 }
 
-/// Whether a request is of this protocol, and how long its answer may take.
+/// How a message is asked for and answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Manner {
+    /// The type of both.
+    kind: &'static str,
+    coding: Coding,
+    /// How long the answer may take.
+    timeout: Option<Duration>,
+}
+
+/// The manner of a request, if it is of this protocol and of one of the types that are `known`.
 #[allow(clippy::result_large_err, reason = "it is the answer, and made once")]
-fn understood(headers: &HeaderMap, wanted: &str) -> Result<Option<Duration>, Response> {
+fn understood(headers: &HeaderMap, known: [(&'static str, Coding); 2]) -> Result<Manner, Response> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let kind = text("content-type").unwrap_or_default();
     let (kind, parameters) = kind.split_once(';').unwrap_or((kind, ""));
     let parameters = parameters.trim();
-    if !kind.trim().eq_ignore_ascii_case(wanted)
-        || !(parameters.is_empty() || parameters.eq_ignore_ascii_case("charset=utf-8"))
-    {
-        let words = format!("this method takes {wanted}\n");
-        let accepted = [("accept-post", wanted)];
+    let plain = parameters.is_empty() || parameters.eq_ignore_ascii_case("charset=utf-8");
+    let found = known.into_iter().find(|(name, _)| kind.trim().eq_ignore_ascii_case(name));
+    let Some((kind, coding)) = found.filter(|_| plain) else {
+        let [(one, _), (other, _)] = known;
+        let words = format!("this method takes {one} and {other}\n");
+        let accepted = [("accept-post", format!("{one}, {other}"))];
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, accepted, words).into_response());
-    }
+    };
     for name in ["content-encoding", "connect-content-encoding"] {
         if text(name).is_some_and(|coding| coding != "identity") {
             let words = format!("{name}: only identity is taken");
@@ -158,14 +178,15 @@ fn understood(headers: &HeaderMap, wanted: &str) -> Result<Option<Duration>, Res
         let words = "connect-protocol-version: must be 1";
         return Err(refuse(&Status::invalid_argument(words)));
     }
-    let Some(timeout) = text("connect-timeout-ms") else { return Ok(None) };
-    match timeout.parse() {
-        Ok(timeout) if timeout <= 9_999_999_999 => Ok(Some(Duration::from_millis(timeout))),
-        Ok(_) | Err(_) => {
+    let timeout = match text("connect-timeout-ms").map(str::parse) {
+        None => None,
+        Some(Ok(timeout)) if timeout <= 9_999_999_999 => Some(Duration::from_millis(timeout)),
+        Some(Ok(_) | Err(_)) => {
             let words = "connect-timeout-ms: must be a whole number of at most 10 digits";
-            Err(refuse(&Status::invalid_argument(words)))
+            return Err(refuse(&Status::invalid_argument(words)));
         }
-    }
+    };
+    Ok(Manner { kind, coding, timeout })
 }
 
 /// Answers one call.
@@ -179,13 +200,13 @@ async fn answer(Extract(connect): Extract<Connect>, uri: Uri, request: Request) 
         let words = "this method takes a stream: over gRPC, or WebSocket at /v1/stream";
         return refuse(&Status::unimplemented(words));
     }
-    let wanted = if method.gives_stream { STREAM } else { UNARY };
-    let timeout = match understood(request.headers(), wanted) {
-        Ok(timeout) => timeout,
+    let known = if method.gives_stream { STREAM } else { UNARY };
+    let manner = match understood(request.headers(), known) {
+        Ok(manner) => manner,
         Err(refusal) => return refusal,
     };
     // In a stream an error is the last envelope, unless nobody has been let in.
-    call(&connect, path, method, request, timeout).await.unwrap_or_else(|refusal| refuse(&refusal))
+    call(&connect, path, method, request, manner).await.unwrap_or_else(|refusal| refuse(&refusal))
 }
 
 async fn call(
@@ -193,7 +214,7 @@ async fn call(
     path: &str,
     method: Method,
     request: Request,
-    timeout: Option<Duration>,
+    manner: Manner,
 ) -> Result<Response, Status> {
     let inside = &connect.inside;
     let (parts, body) = request.into_parts();
@@ -208,7 +229,10 @@ async fn call(
     let body = if method.gives_stream { unwrapped(&body)? } else { body };
     let message = beside(body.len(), {
         let method = method.clone();
-        move || method.read(&body)
+        move || match manner.coding {
+            Coding::Json => method.read(&body),
+            Coding::Protobuf => method.check(body),
+        }
     });
     let message = message.await?.map_err(|error| {
         status::invalid(&[Violation { field: "message", problem: format!("is none: {error}") }])
@@ -221,13 +245,24 @@ async fn call(
     if method.gives_stream {
         // The watch itself is what a drain waits for.
         drop(under_way);
-        return streamed(grpc, path, call, method, timeout).await;
+        return streamed(grpc, path, call, method, manner).await;
     }
-    let answered = within(timeout, single(grpc, path, call)).await?;
-    let written = beside(answered.len(), move || method.write(&answered)).await?;
+    let answered = within(manner.timeout, single(grpc, path, call)).await?;
+    let written = beside(answered.len(), move || written(&method, manner.coding, answered)).await?;
     drop((under_way, place));
-    let written = written.ok_or_else(|| Status::internal("the answer cannot be written"))?;
-    Ok(([(header::CONTENT_TYPE, UNARY)], written).into_response())
+    Ok(([(header::CONTENT_TYPE, manner.kind)], written?).into_response())
+}
+
+/// An answer as it goes.
+#[allow(clippy::result_large_err, reason = "tonic's own type")]
+fn written(method: &Method, coding: Coding, answer: Bytes) -> Result<Bytes, Status> {
+    match coding {
+        Coding::Protobuf => Ok(answer),
+        Coding::Json => {
+            let written = method.write(&answer).map(Bytes::from);
+            written.ok_or_else(|| Status::internal("the answer cannot be written"))
+        }
+    }
 }
 
 /// Does what takes long for many `bytes` on a thread for such things.
@@ -284,7 +319,7 @@ async fn streamed(
     path: http::uri::PathAndQuery,
     call: Call,
     method: Method,
-    timeout: Option<Duration>,
+    Manner { kind, coding, timeout }: Manner,
 ) -> Result<Response, Status> {
     let ends = timeout.map(|timeout| Instant::now() + timeout);
     grpc.ready().await?;
@@ -292,15 +327,12 @@ async fn streamed(
         Ok(answers) => answers.into_inner(),
         Err(status) => {
             let last = last(Some(&status));
-            return Ok(([(header::CONTENT_TYPE, STREAM)], Body::from(last)).into_response());
+            return Ok(([(header::CONTENT_TYPE, kind)], Body::from(last)).into_response());
         }
     };
-    let messages = answers.map(move |answer| {
-        let written = method.write(&answer?);
-        written.ok_or_else(|| Status::internal("the answer cannot be written"))
-    });
+    let messages = answers.map(move |answer| written(&method, coding, answer?));
     let body = Body::from_stream(unfold(Some(messages), move |messages| next(messages, ends)));
-    Ok(([(header::CONTENT_TYPE, STREAM)], body).into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
 }
 
 /// The next envelope; behind the last one none.
@@ -309,7 +341,7 @@ async fn next<S>(
     ends: Option<Instant>,
 ) -> Option<(Result<Bytes, Infallible>, Option<S>)>
 where
-    S: Stream<Item = Result<Vec<u8>, Status>> + Unpin,
+    S: Stream<Item = Result<Bytes, Status>> + Unpin,
 {
     let mut messages = messages?;
     let message = match ends {
@@ -405,10 +437,13 @@ mod tests {
             pairs.collect::<HeaderMap>()
         };
         let json = ("content-type", "application/json");
-        assert_eq!(understood(&headers(&[json]), UNARY).unwrap(), None);
+        let manner = understood(&headers(&[json]), UNARY).unwrap();
+        assert_eq!((manner.coding, manner.timeout), (Coding::Json, None));
+        let bytes = ("content-type", "application/proto");
+        assert_eq!(understood(&headers(&[bytes]), UNARY).unwrap().coding, Coding::Protobuf);
         let more =
             [("content-type", "application/json; charset=UTF-8"), ("connect-timeout-ms", "250")];
-        let limit = understood(&headers(&more), UNARY).unwrap();
+        let limit = understood(&headers(&more), UNARY).unwrap().timeout;
         assert_eq!(limit, Some(Duration::from_millis(250)));
         for (wrong, code) in [
             (vec![], 415),

@@ -72,6 +72,17 @@ impl Method {
         read(self.request.clone(), json)
     }
 
+    /// A request that comes as protobuf's own bytes.
+    ///
+    /// # Errors
+    /// [`NoMessage`] if they are none of this method.
+    pub fn check(&self, bytes: Bytes) -> Result<Bytes, NoMessage> {
+        match DynamicMessage::decode(self.request.clone(), bytes.clone()) {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(NoMessage(error.to_string())),
+        }
+    }
+
     /// The JSON of an answer. `None` if it is no answer of this method, which would be a defect.
     pub fn write(&self, answer: &[u8]) -> Option<Vec<u8>> {
         let mut text = Vec::with_capacity(answer.len() * 4);
@@ -189,6 +200,9 @@ mod tests {
         let request = list.read(br#"{"pageSize": 7, "includeEnded": true}"#).unwrap();
         let request = v1::ListSessionsRequest::decode(request).unwrap();
         assert_eq!((request.page_size, request.include_ended), (7, true));
+        let bytes = Bytes::from(request.encode_to_vec());
+        assert_eq!(list.check(bytes.clone()), Ok(bytes));
+        assert!(list.check(Bytes::from_static(&[0x10, 0xff])).is_err());
         assert!(list.read(br#"{"size": 7}"#).unwrap_err().to_string().contains("size"));
         let answer = v1::ListSessionsResponse::default().encode_to_vec();
         let json: serde_json::Value =

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -121,6 +122,23 @@ async fn a_call_has_its_answer_in_json_with_every_field() {
     assert_eq!(models["models"][0]["isDefault"], true);
     let sessions = call(&server, "SessionService/ListSessions", &json!({"pageSize": 3})).await;
     assert_eq!(sessions, json!({"sessions": [], "nextPageToken": ""}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_in_protobufs_own_bytes_is_answered_in_them() {
+    let server = Server::start().await;
+    let kind = ("content-type", "application/proto");
+    let asked = v1::GetModelRequest { name: "tiny-steps".to_owned() }.encode_to_vec();
+    let request = post("EmotionService/GetModel", &[kind], &asked);
+    let (status, body) = http_exchange(server.http, &request).await;
+    assert_eq!(status, 200);
+    let answer = v1::GetModelResponse::decode(&body[..]).unwrap();
+    assert_eq!(answer.model.unwrap().name, "tiny-steps");
+    // Errors are in JSON either way.
+    let request = post("EmotionService/GetModel", &[kind], &[0x0a, 0xff]);
+    let (status, body) = http_exchange(server.http, &request).await;
+    let error: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, error["code"].as_str()), (400, Some("invalid_argument")), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
