@@ -274,13 +274,16 @@ export abstract class BaseClient {
     }
   }
 
-  /** The live sessions of the replica that answers, newest first; further pages are fetched as they are wanted. */
+  /**
+   * The live sessions of the replica that answers, newest first, and with `ended` behind them those that have ended lately
+   * (`endedAt`); further pages are fetched as they are wanted.
+   */
   async *sessions(
-    options: { tenant?: string; labels?: Record<string, string> } & CallSettings = {},
+    options: { tenant?: string; labels?: Record<string, string>; ended?: boolean } & CallSettings = {},
   ): AsyncGenerator<Session, void> {
-    const { tenant, labels } = options;
+    const { tenant, labels, ended } = options;
     for (let pageToken = ""; ; ) {
-      const request = { tenant, labels, pageToken };
+      const request = { tenant, labels, pageToken, includeEnded: ended };
       const page = await this.#call(options, (call) => this.#sessions.listSessions(request, call));
       for (const session of page.sessions) {
         yield plain(SessionSchema, session);
@@ -292,7 +295,7 @@ export abstract class BaseClient {
     }
   }
 
-  /** One live session, and what was heard in its last seconds (`history`). */
+  /** One session, live or ended lately, and what was heard in its last seconds (`history`). */
   async session(id: string, options: SessionOptions = {}): Promise<{ session: Session; history: SessionHistory }> {
     const request = sessionRequest(id, options);
     const answer = await this.#call(options, (call) => this.#sessions.getSession(request, call));

@@ -388,6 +388,8 @@ export interface Session {
   /** The way its audio comes in. */
   ingress: "grpc" | "websocket" | "twilio" | "audiohook";
   openedAt: Date;
+  /** When it ended, here; undefined while it is live. */
+  endedAt?: Date;
   /** Seconds of audio received. */
   audio: number;
   /** Estimates sent. */

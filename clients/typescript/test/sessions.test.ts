@@ -36,5 +36,9 @@ test("live sessions are listed, shown with their history and watched to their en
   expect(watched[0]).toMatchObject({ type: "session", id: "call-1" });
   expect(watched.at(-1)).toEqual({ type: "ended" });
   expect(watched.some(({ type }) => type === "estimate")).toBe(true);
-  expect(await failure(client.session("call-1"))).toBeInstanceOf(NotFoundError);
+  expect(await all(client.sessions({ labels: { ward: "7" } }))).toEqual([]);
+  const [over] = await all(client.sessions({ labels: { ward: "7" }, ended: true }));
+  expect(over).toMatchObject({ id: "call-1", endedAt: expect.any(Date) });
+  expect((await client.session("call-1", { history: 60 })).history.estimates.length).toBeGreaterThan(5);
+  expect(await failure(client.session("nobody"))).toBeInstanceOf(NotFoundError);
 });

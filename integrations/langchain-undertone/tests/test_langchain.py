@@ -140,6 +140,17 @@ async def test_what_cannot_be_read_is_unknown_and_says_why(server: Any, nobody: 
     assert lu.describe(gone) is lu.describe(away) is None
 
 
+async def test_one_who_has_hung_up_is_not_heard_now(server: Any, speech: Any) -> None:
+    source = lu.SessionEmotions(server.address, session_id="over")
+    with live(server.address, speech, session_id="over"):
+        assert (await source.aread({}))["known"]
+    # The server hears of it a moment later.
+    deadline = time.monotonic() + 10
+    while (reading := await source.aread({}))["known"] and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    assert not reading["known"] and "ended" in str(reading["why_unknown"])
+
+
 def test_a_run_that_names_no_session_is_told_how_to(server: Any) -> None:
     with pytest.raises(ValueError, match=r"^session_id: .*undertone_session_id"):
         lu.SessionEmotions(server.address).read({})

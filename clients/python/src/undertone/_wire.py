@@ -325,7 +325,7 @@ def analysis(message: emotion_service_pb2.AnalyzeAudioResponse) -> Analysis:
 
 
 def session(message: session_service_pb2.Session) -> Session:
-    """A live session."""
+    """A session."""
     return Session(
         id=message.id,
         tenant=message.tenant,
@@ -338,4 +338,5 @@ def session(message: session_service_pb2.Session) -> Session:
         audio=seconds(message.audio),
         estimates=message.estimates,
         latest=tuple(map(estimate, message.latest)),
+        ended_at=_moment(message, "ended_at"),
     )

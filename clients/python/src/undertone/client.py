@@ -279,15 +279,19 @@ class Undertone:
         return EscalationWatch(self._channels, request, reconnect)
 
     async def sessions(
-        self, *, tenant: str | None = None, labels: Mapping[str, str] | None = None
+        self, *, tenant: str | None = None, labels: Mapping[str, str] | None = None, ended: bool = False
     ) -> AsyncGenerator[Session, None]:
         """The live sessions of the replica that answers, newest first.
 
         Args:
             tenant: Of this tenant; of all that the caller sees, if not given.
             labels: With all of these labels, 32 at most.
+            ended: Behind them those that have ended lately, the last to end first; the server keeps them for 15 minutes
+                by default.
         """
-        request = session_service_pb2.ListSessionsRequest(tenant=tenant, labels=labels, page_size=_PAGE)
+        request = session_service_pb2.ListSessionsRequest(
+            tenant=tenant, labels=labels, page_size=_PAGE, include_ended=ended
+        )
         answer = session_service_pb2.ListSessionsResponse
         while True:
             page = await ask(self._channels, "SessionService/ListSessions", request, answer, self._timeout)
@@ -300,7 +304,7 @@ class Undertone:
     async def session(
         self, session_id: str, *, history: float | None = None, tenant: str | None = None
     ) -> SessionDetail:
-        """One live session.
+        """One session, live or ended lately.
 
         Args:
             session_id: Its name.
@@ -308,7 +312,7 @@ class Undertone:
             tenant: Its tenant, where the caller sees more than one.
 
         Raises:
-            NotFound: There is none of that name, or it has ended.
+            NotFound: There is none of that name, or it has ended a while ago.
         """
         request = session_service_pb2.GetSessionRequest(id=session_id, tenant=tenant)
         if history is not None:

@@ -1,4 +1,4 @@
-"""Live sessions: whom the server listens to now."""
+"""Sessions: whom the server listens to now, and has listened to lately."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Ingress(enum.Enum):
 
 @dataclass(frozen=True)
 class Session(Data):
-    """A live session as it stands."""
+    """A session as it stands, or as it stood when it ended."""
 
     id: str
     tenant: str
@@ -41,6 +41,8 @@ class Session(Data):
     """Estimates sent."""
     latest: tuple[Estimate, ...]
     """The last estimate of each analysed channel that has one."""
+    ended_at: datetime | None = None
+    """None while it is live."""
 
 
 @dataclass(frozen=True)

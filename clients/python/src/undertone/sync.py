@@ -286,9 +286,11 @@ class SyncUndertone:
         watch = self._client.watch_escalations(cursor=cursor, from_start=from_start, reconnect=reconnect, **wanted)
         return SyncEscalationWatch(self._loop, watch)
 
-    def sessions(self, *, tenant: str | None = None, labels: Mapping[str, str] | None = None) -> Iterator[Session]:
+    def sessions(
+        self, *, tenant: str | None = None, labels: Mapping[str, str] | None = None, ended: bool = False
+    ) -> Iterator[Session]:
         """See `Undertone.sessions`."""
-        return _iterate(self._loop, self._client.sessions(tenant=tenant, labels=labels))
+        return _iterate(self._loop, self._client.sessions(tenant=tenant, labels=labels, ended=ended))
 
     def session(self, session_id: str, *, history: float | None = None, tenant: str | None = None) -> SessionDetail:
         """See `Undertone.session`."""

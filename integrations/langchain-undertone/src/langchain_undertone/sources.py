@@ -40,7 +40,7 @@ class SessionEmotions:
     """Reads live sessions by their names from the server (`SessionService`): those that a telephone gateway, a voice
     agent or another process has opened.
 
-    A session lives in one replica of the server, and is gone from there when it ends. Each read opens a connection and
+    A session lives in one replica of the server; of one that has ended nothing is read. Each read opens a connection and
     closes it: nothing here has an end that somebody would have to call, and any thread and event loop may read.
 
     Args:
@@ -104,6 +104,9 @@ class SessionEmotions:
 
     def _reading(self, detail: undertone.SessionDetail) -> EmotionReading:
         session = detail.session
+        if session.ended_at is not None:
+            # How somebody sounded who has hung up says nothing about now.
+            return reading.unknown(session.id, "the session has ended")
         latest = [e for e in session.latest if self._channel is None or e.channel == self._channel]
         if not latest:
             return reading.unknown(session.id, "nothing was heard yet")
