@@ -40,8 +40,8 @@ class SessionEmotions:
     """Reads live sessions by their names from the server (`SessionService`): those that a telephone gateway, a voice
     agent or another process has opened.
 
-    A session lives in one replica of the server; of one that has ended nothing is read. Each read opens a connection and
-    closes it: nothing here has an end that somebody would have to call, and any thread and event loop may read.
+    A session lives in one replica of the server; of one that has ended nothing is read. Each read opens a connection
+    and closes it: nothing here has an end that somebody would have to call, and any thread and event loop may read.
 
     Args:
         target: The server, `HOST:PORT`, or `https://HOST:PORT`.
