@@ -36,7 +36,7 @@ RUN = [
 NAMES = [str(page.relative_to(ROOT)) for page in RUN]
 # Of the repository's README, by how they begin: what is not run of it, where it does not say so itself.
 README_MARKS = {
-    "make serve": "not run: it compiles for minutes",
+    "make serve": "run by hand on 2026-11-27, in a fresh clone: it compiles for minutes",
     "arecord ": "not run: it needs a microphone",
     "python3 -m venv .venv ": "run by hand on 2026-11-27; docs/guides/grpc.md does the same, and is run",
     "target/release/undertone identities token ": "docs/security.md has the same, and is run",
