@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use failure::Failure;
 pub use tools::Files;
-pub use way::Way;
+pub use way::{PASSED_ON, Way};
 
 /// Largest message over HTTP, bytes: a recording in base64, and what stands around it.
 pub const MAX_MESSAGE_BYTES: usize = tools::MAX_INLINE_BYTES / 3 * 4 + SMALL_MESSAGE_BYTES;

@@ -28,7 +28,7 @@ use crate::wire::v1::session_service_client::SessionServiceClient;
 /// a tenth of it.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Headers of the client's request that the service gets to see: who calls, and the trace that the call belongs to.
-const PASSED_ON: [&str; 3] = ["authorization", "traceparent", "tracestate"];
+pub const PASSED_ON: [&str; 3] = ["authorization", "traceparent", "tracestate"];
 
 type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
 type Token = dyn Fn() -> Result<Option<MetadataValue<Ascii>>, String> + Send + Sync;

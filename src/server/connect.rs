@@ -32,6 +32,7 @@ use super::doors::{CLIPS, POLICIES, SMALL};
 use super::inside::{Come, Inside, Service, Sizes, Stopped};
 use super::status;
 use crate::config::Settings;
+use crate::mcp::PASSED_ON;
 use crate::wire::codec::Raw;
 use crate::wire::json::Method;
 use crate::wire::parse::Violation;
@@ -58,9 +59,6 @@ const POLICY: usize = 256 * 1024;
 const LARGE: usize = 64 * 1024;
 /// Largest answer, bytes: an hour's time line with a policy's courses.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// Headers of the request that the service gets to see: who calls, and the trace that the call belongs to.
-const PASSED_ON: [&str; 3] = ["authorization", "traceparent", "tracestate"];
-
 /// What answers.
 #[derive(Debug, Clone)]
 pub(super) struct Connect {

@@ -149,7 +149,10 @@ impl SessionService for Sessions {
         let of = tenant.as_ref().or(caller.reach());
         let mut all = self.registry.all(of);
         if asked.ended {
-            all.extend(self.registry.all_ended(of));
+            let ended = self.registry.all_ended(of);
+            // One that has ended between the two looks stands in both.
+            all.retain(|(_, entry)| entry.ended_at().is_none());
+            all.extend(ended);
         }
         let found = all.into_iter().map(|(key, entry)| Found { key, entry });
         let mut wanted = found.filter(|found| {
