@@ -4,6 +4,8 @@
 const CHUNK_S = 0.1;
 /** The highest rate that the server takes. */
 const MOST_HZ = 48_000;
+/** The longest wait for a browser's audio to start, in milliseconds. Without a device to play on some wait for ever. */
+const START_MS = 10_000;
 
 /** Why there is no microphone, with the remedy. */
 export class MicrophoneError extends Error {
@@ -16,6 +18,7 @@ export class MicrophoneError extends Error {
 
 /** What a browser's refusal means. @param {unknown} error @returns {MicrophoneError} */
 function explain(error) {
+  if (error instanceof MicrophoneError) return error;
   const name = error instanceof Error ? error.name : "";
   const message =
     {
@@ -27,6 +30,23 @@ function explain(error) {
       AbortError: "The microphone could not be started. Try again.",
     }[name] ?? `The microphone cannot be used: ${error instanceof Error ? error.message : error}`;
   return new MicrophoneError(message, error);
+}
+
+/** Waits until a context runs. @param {AudioContext} context @throws {MicrophoneError} if it does not start */
+async function start(context) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => {
+    const why =
+      "The browser has the microphone, but its audio does not start: it may lack something to play on. " +
+      "Plug headphones in, or choose an output in the system's settings, then start again.";
+    timer = setTimeout(() => reject(new MicrophoneError(why)), START_MS);
+  });
+  try {
+    await Promise.race([context.resume(), late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Whether this page may ask for a microphone at all; else why not. @returns {MicrophoneError | null} */
@@ -111,7 +131,7 @@ export class Microphone {
         context = new AudioContext({ sampleRate: MOST_HZ });
       }
       await context.audioWorklet.addModule(new URL("../worklet.js", import.meta.url));
-      await context.resume();
+      await start(context);
       const node = new AudioWorkletNode(context, "undertone", {
         numberOfOutputs: 0,
         channelCount: 1,
@@ -146,10 +166,11 @@ export class Microphone {
 
   /** Lets go of it: the browser's sign that it listens goes out. */
   close() {
+    if (this.#closed) return;
     this.#closed = true;
     this.#node.port.onmessage = null;
     for (const track of this.#media.getTracks()) track.stop();
-    if (this.#context.state !== "closed") void this.#context.close();
+    void this.#context.close();
   }
 
   /** @param {string} why */

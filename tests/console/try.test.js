@@ -81,6 +81,26 @@ test("escalations of a policy are shown as they come, and can be taken on", asyn
   assert.ok(escalations.some((/** @type {any} */ { acknowledgedBy }) => acknowledgedBy === "Florence"));
 });
 
+test("the browser's audio is closed once: Firefox takes a second time for an error", async (t) => {
+  const page = await tryPage(t);
+  await page.evaluate(() => {
+    const close = AudioContext.prototype.close;
+    Object.assign(window, { closes: 0 });
+    // As long as it is being closed.
+    Object.defineProperty(AudioContext.prototype, "state", { get: () => "running" });
+    AudioContext.prototype.close = function () {
+      /** @type {any} */ (window).closes += 1;
+      return close.call(this);
+    };
+  });
+  await page.check("#consent");
+  await page.click("#listen");
+  await says(page.locator("#state"), /^Listening/);
+  await page.click("#listen");
+  await says(page.locator("#state"), /The microphone is off/);
+  assert.equal(await page.evaluate(() => /** @type {any} */ (window).closes), 1);
+});
+
 test("a page that is left lets go of the microphone and ends its stream", async (t) => {
   const page = await tryPage(t);
   await page.check("#consent");
@@ -119,6 +139,24 @@ test("a microphone that is refused is told, with the remedy", async (t) => {
   await page.check("#consent");
   await page.click("#listen");
   await says(page.locator("#microphone-problem [role=alert]"), /was not allowed to use the microphone\. Allow it/);
+  assert.equal(await page.textContent("#listen"), "Start listening");
+  assert.equal(await page.isVisible("#live"), false);
+});
+
+test("a browser whose audio does not start lets go of the microphone, and says why", async (t) => {
+  const page = await tryPage(t);
+  await page.clock.install();
+  await page.evaluate(() => {
+    AudioContext.prototype.resume = () => {
+      document.body.dataset.asked = "";
+      return new Promise(() => {});
+    };
+  });
+  await page.check("#consent");
+  await page.click("#listen");
+  await page.locator("body[data-asked]").waitFor();
+  await page.clock.fastForward(10_000);
+  await says(page.locator("#microphone-problem [role=alert]"), /its audio does not start.*choose an output/);
   assert.equal(await page.textContent("#listen"), "Start listening");
   assert.equal(await page.isVisible("#live"), false);
 });

@@ -1,6 +1,6 @@
 // A browser's microphone, or any other track of audio, as a source.
 
-import { DataLossError } from "./errors.js";
+import { DataLossError, TimedOutError } from "./errors.js";
 import type { Source } from "./sources.js";
 import type { AudioFormat } from "./types.js";
 
@@ -16,6 +16,8 @@ const CHUNK_S = 0.1;
 const MOST_WAITING_S = 60;
 /** The highest rate that the server takes. */
 const MOST_HZ = 48_000;
+/** The longest wait for a browser's audio to start, in milliseconds. Without a device to play on some wait for ever. */
+const START_MS = 10_000;
 
 /** Runs in the audio thread: gathers samples of its first input's first channel, as 16-bit integers, and posts them. */
 const PROCESSOR = `
@@ -64,13 +66,22 @@ export async function fromMediaStream(media: MediaStream, released: () => void =
     await context.close();
     context = new AudioContext({ sampleRate: MOST_HZ });
   }
+  try {
+    return await record(media, context, released);
+  } catch (error) {
+    void context.close();
+    throw error;
+  }
+}
+
+async function record(media: MediaStream, context: AudioContext, released: () => void): Promise<LiveSource> {
   const module = URL.createObjectURL(new Blob([PROCESSOR], { type: "text/javascript" }));
   try {
     await context.audioWorklet.addModule(module);
   } finally {
     URL.revokeObjectURL(module);
   }
-  await context.resume();
+  await start(context);
   const samples = Math.round(context.sampleRate * CHUNK_S);
   const worklet = new AudioWorkletNode(context, "undertone", {
     numberOfOutputs: 0,
@@ -89,6 +100,22 @@ export async function fromMediaStream(media: MediaStream, released: () => void =
     track.addEventListener("ended", () => recording.stop());
   }
   return recording;
+}
+
+/** Waits until `context` runs. */
+async function start(context: AudioContext): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      const remedy = "call it from a click, and see that the system has an output to play on";
+      reject(new TimedOutError(`the browser's audio did not start within ${START_MS / 1000} s`, { remedy }));
+    }, START_MS);
+  });
+  try {
+    await Promise.race([context.resume(), late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** What was recorded and not taken yet. */

@@ -110,6 +110,32 @@ async function overGrpc(source: Source): Promise<number[]> {
   return events.filter((event) => event.type === "estimate").map(({ end }) => end);
 }
 
+test("a browser whose audio does not start is told, and the microphone let go", async () => {
+  const page = await openClient();
+  await page.clock.install();
+  const [said, state] = await Promise.all([
+    page.evaluate(async () => {
+      const tracks: MediaStreamTrack[] = [];
+      const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      navigator.mediaDevices.getUserMedia = async (constraints) => {
+        const media = await ask(constraints);
+        tracks.push(...media.getTracks());
+        return media;
+      };
+      AudioContext.prototype.resume = () => {
+        document.body.dataset.asked = "";
+        return new Promise(() => {});
+      };
+      const said = await window.undertone.microphone().catch(String);
+      return [said, tracks.map(({ readyState }) => readyState).join()];
+    }),
+    page.waitForSelector("body[data-asked]", { state: "attached" }).then(() => page.clock.fastForward(10_000)),
+  ]).then(([told]) => told);
+  expect(said).toMatch(/^TimedOutError: the browser's audio did not start within 10 s/);
+  expect(said).toContain("remedy");
+  expect(state).toBe("ended");
+}, 30_000);
+
 test("the microphone is heard while it is spoken into, to its summary", async () => {
   const page = await open(`${origin}/?http=http://${server.http}&grpc=http://${server.grpc}`);
   await page.click("#talk");
