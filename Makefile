@@ -52,7 +52,7 @@ endif
 # Of cloudcoil only the schemas are wanted, not its plugin, which starts clusters.
 # The binary that the Rust tests have built: alone it would be built, with what it needs, for other features.
 BINARY = $$($(CARGO) metadata --format-version 1 --no-deps | $(PYTHON) -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
-test-python: setup .venv-test/ready $(TOOLS)/bin/mdbook
+test-python: setup .venv-test/ready $(TOOLS)/bin/mdbook $(TOOLS)/bin/s3s-fs
 	$(CARGO) test --no-run --test it
 	PATH="$(TOOLS_BIN):$$PATH" UNDERTONE_BIN="$(BINARY)/debug/undertone" \
 		.venv-test/bin/python -m pytest -q -p no:cacheprovider -p no:cloudcoil tests/python

@@ -106,7 +106,8 @@ function config(rate) {
     model: the("model").value,
     // Those who watch see that nobody has called.
     labels: { purpose: "tried out in the console", ...(name() && { by: name() }) },
-    ...(the("policy").value && { policyName: the("policy").value }),
+    // Not the server's default: whoever tries a microphone wants nobody called who did not say so.
+    ...(the("policy").value ? { policyName: the("policy").value } : { noPolicy: true }),
   };
 }
 
@@ -169,30 +170,22 @@ function stop(run) {
   say(the("state"), "Stopping ...");
 }
 
-/** @type {any[]} */
-let policies = [];
-
 /** @param {any[]} known as ListPolicies gives them */
 export function offerPolicies(known) {
-  policies = known;
-  const fallback = known.find(({ isDefault }) => isDefault);
-  if (fallback) say(the("policy").options[0], `The server's default: ${fallback.name}`);
   offer(
     the("policy"),
-    known.filter((policy) => policy !== fallback).map((policy) => ({ value: policy.name, text: policy.name })),
+    known.map(({ name, isDefault }) => ({ value: name, text: isDefault ? `${name} (the server's default)` : name })),
   );
   notePolicy();
 }
 
 function notePolicy() {
-  const fallback = policies.find(({ isDefault }) => isDefault);
-  const chosen = the("policy").value || fallback?.name;
+  const chosen = the("policy").value;
   the("policy-note").classList.toggle("warning", Boolean(chosen));
   const bench = h("a", { href: "policies.html#bench" }, "test bench");
   if (!chosen) return fill(the("policy-note"), "Without a policy nothing is raised. To rehearse one, take a recording to the ", bench, ".");
   fill(
     the("policy-note"),
-    the("policy").value ? "" : `This server gives ${chosen} to streams that name no policy. `,
     h("strong", null, "What it raises here is real"),
     ": it is recorded, and delivered to whomever this server tells. To rehearse it without that, take a recording to the ",
     bench,

@@ -326,6 +326,7 @@ fn config(bytes: &mut Bytes) -> v1::StreamConfig {
         min_speech: duration(bytes),
         min_confidence: (flags & 4 != 0).then(|| fraction(bytes)),
         policy: None,
+        no_policy: flags & 8 != 0,
         checkpoint_interval: duration(bytes),
         // Tokens have a target of their own.
         resume_token: Vec::new().into(),

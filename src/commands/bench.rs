@@ -219,6 +219,7 @@ async fn measure(args: &Args, connections: u32, audio: LoopedAudio) -> anyhow::R
         estimate_interval: Some(render::duration(args.interval.0)),
         model: args.model_name.clone().unwrap_or_default(),
         policy: args.policy.choice()?,
+        no_policy: args.policy.no_policy,
         ..v1::StreamConfig::default()
     };
     let stage = Arc::new(Stage::new(audio, config));

@@ -340,6 +340,9 @@ pub(super) struct PolicyArgs {
     /// A policy file of one's own, where the server allows it.
     #[arg(long, value_name = "FILE", conflicts_with = "policy")]
     policy_file: Option<PathBuf>,
+    /// No policy, also where the server has a default one: nothing is raised.
+    #[arg(long, conflicts_with_all = ["policy", "policy_file"])]
+    pub(super) no_policy: bool,
 }
 
 impl PolicyArgs {

@@ -198,7 +198,9 @@ async fn stream(args: Args) -> anyhow::Result<ExitCode> {
     let shape = source.shape();
     let server = Server::new(args.target.clone(), args.credentials.clone())?;
     let (requests, queue) = mpsc::channel(QUEUE);
-    let config = v1::StreamConfig { policy: args.policy.choice()?, ..args.config(shape) };
+    let policy = args.policy.choice()?;
+    let config =
+        v1::StreamConfig { policy, no_policy: args.policy.no_policy, ..args.config(shape) };
     let (out, responses) = mpsc::channel(QUEUE);
     let patience = args.reconnect_for.0;
     tokio::spawn(Carrier::new(server, config, patience, queue, out).run());

@@ -278,7 +278,7 @@ fn saved_policy<'a>(
     let escalating = context.escalating.as_ref().ok_or(SessionError::NoStore)?;
     let brought = match choice {
         PolicyChoice::Inline(text) => text,
-        PolicyChoice::Default | PolicyChoice::Named(_) => "",
+        PolicyChoice::Default | PolicyChoice::None | PolicyChoice::Named(_) => "",
     };
     Ok(Some((policy.policy(brought)?, escalating)))
 }
@@ -307,7 +307,7 @@ fn find_policy<'a>(
 ) -> Result<Option<(Arc<Policy>, &'a Escalating)>, SessionError> {
     let Some(escalating) = &context.escalating else {
         return match choice {
-            PolicyChoice::Default => Ok(None),
+            PolicyChoice::Default | PolicyChoice::None => Ok(None),
             PolicyChoice::Named(_) | PolicyChoice::Inline(_) => Err(SessionError::NoStore),
         };
     };
@@ -318,6 +318,7 @@ fn find_policy<'a>(
         })
     };
     let (policy, field) = match choice {
+        PolicyChoice::None => return Ok(None),
         PolicyChoice::Default if escalating.default_policy.is_empty() => return Ok(None),
         PolicyChoice::Default => (named(&escalating.default_policy)?, "config.policy_name"),
         PolicyChoice::Named(name) => (named(name)?, "config.policy_name"),

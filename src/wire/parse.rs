@@ -97,6 +97,8 @@ pub struct AnalysisSettings {
 pub enum PolicyChoice {
     /// The server's default policy, if it has one.
     Default,
+    /// None, also where the server has a default.
+    None,
     /// One of the server's.
     Named(String),
     /// The text of one of the client's own.
@@ -235,6 +237,14 @@ pub fn stream_config(
     let labels = check_labels(&mut check, config);
     let events = config.events.unwrap_or_default();
     let policy = match &config.policy {
+        Some(_) if config.no_policy => {
+            check.refuse(
+                "config.no_policy",
+                "is true, and a policy is given; leave one of them unset",
+            );
+            PolicyChoice::None
+        }
+        None if config.no_policy => PolicyChoice::None,
         None => PolicyChoice::Default,
         Some(v1::stream_config::Policy::PolicyName(name)) if name.is_empty() => {
             check.refuse("config.policy_name", "is empty; leave `policy` unset for the default");

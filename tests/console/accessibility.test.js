@@ -79,7 +79,14 @@ const STATES = {
   },
   "the list of escalations": { at: "escalations.html", show: (page) => page.locator("#rows tr").first().waitFor() },
   "one escalation": { at: "escalations.html?id=", show: (page) => page.locator(".trail li").first().waitFor() },
-  "the microphone, before": { at: "try.html", show: (page) => says(page.locator("#policy-note"), /care-call/) },
+  "the microphone, before, with a policy": {
+    at: "try.html",
+    async show(page) {
+      await page.locator("#policy option[value=care-call]").waitFor({ state: "attached" });
+      await page.selectOption("#policy", "care-call");
+      await says(page.locator("#policy-note.warning"), /is real/);
+    },
+  },
   "the microphone, while it listens": {
     at: "try.html",
     async show(page) {

@@ -161,6 +161,26 @@ test("a browser whose audio does not start lets go of the microphone, and says w
   assert.equal(await page.isVisible("#live"), false);
 });
 
+test("the server's default policy raises nothing for a microphone, unless it is chosen", async (t) => {
+  const strict = await serve("--default-policy", "care-call");
+  const page = await open(t, browser, `${strict.console}try.html`);
+  // An option is never visible by itself.
+  await page.locator("#policy option[value=care-call]").waitFor({ state: "attached" });
+  assert.equal(await page.textContent("#policy option[value=care-call]"), "care-call (the server's default)");
+  await page.check("#consent");
+  for (const [chosen, told] of /** @type {const} */ ([
+    ["", /^Listening\. No policy/],
+    ["care-call", /^Listening\. Its policy: care-call/],
+  ])) {
+    await page.selectOption("#policy", chosen);
+    await page.click("#listen");
+    await says(page.locator("#state"), told);
+    await page.click("#listen");
+    await says(page.locator("#state"), /The microphone is off/);
+  }
+  await strict.stop();
+});
+
 test("what the server refuses is told in its words", async (t) => {
   const full = await serve("--max-streams", "1");
   const page = await open(t, browser, `${full.console}try.html`);

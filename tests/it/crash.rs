@@ -37,7 +37,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use sqlx::{Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::watch;
 use undertone::escalation::store::DeliveryState;
 
@@ -186,14 +186,15 @@ async fn what_a_killed_replica_was_delivering_is_delivered_by_the_other_one_and_
 }
 
 /// Connections that hold a transaction open and say nothing.
-async fn silent_writers(connection: &mut sqlx::PgConnection) -> i64 {
-    let row = sqlx::query(
-        "SELECT COUNT(*) FROM pg_stat_activity \
-         WHERE datname = current_database() AND state = 'idle in transaction'",
-    )
-    .fetch_one(connection)
-    .await
-    .unwrap();
+const SILENT: &str = "state = 'idle in transaction'";
+/// Connections that wait for a lock.
+const WAITING: &str = "wait_event_type = 'Lock'";
+
+/// How many of the database's connections are like that.
+async fn count(connection: &mut sqlx::PgConnection, like: &'static str) -> i64 {
+    let all = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND";
+    let row =
+        sqlx::query(AssertSqlSafe(format!("{all} {like}"))).fetch_one(connection).await.unwrap();
     row.get(0)
 }
 
@@ -206,12 +207,13 @@ async fn a_frozen_replica_holds_nobody_up_for_long() {
     let [a, b] = [site.serve(&["--replica", "a"]).await, site.serve(&["--replica", "b"]).await];
     let (servers, list) = watch::channel(vec![a.grpc]);
     let load = Load::start(&list, 5, 500);
+    until("a records", async || !load.told().durable.is_empty()).await;
     let mut connection = sqlx::PgConnection::connect(&place.url).await.unwrap();
     until("a is frozen in the middle of a transaction", async || {
         a.signal(Signal::STOP);
         // What it had said before is done by then.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let is_in_the_middle = silent_writers(&mut connection).await > 0;
+        let is_in_the_middle = count(&mut connection, SILENT).await > 0;
         if !is_in_the_middle {
             a.signal(Signal::CONT);
         }
@@ -228,5 +230,34 @@ async fn a_frozen_replica_holds_nobody_up_for_long() {
     a.signal(Signal::CONT);
     load.finish().await;
     another.finish().await;
+    audit::drained(&place.store()).await;
+}
+
+/// Frozen while it brings the schema up to date, it holds the lock of all that begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_frozen_in_a_migration_holds_nobody_up_for_long() {
+    let place = Place::new(Kind::Postgres).await;
+    let receiver = Receiver::start(Temper::Good, 7).await;
+    let site = Site::with_webhook(&place.url, receiver.address).and(&PATIENT_STORE);
+    let mut connection = sqlx::PgConnection::connect(&place.url).await.unwrap();
+    // Its first statement waits for whatever comes of this table.
+    let mut transaction = connection.begin().await.unwrap();
+    sqlx::query("CREATE TABLE counters (name TEXT)").execute(&mut *transaction).await.unwrap();
+    let a = site.serve(&["--replica", "a"]).await;
+    let mut other = sqlx::PgConnection::connect(&place.url).await.unwrap();
+    until("a migrates", async || count(&mut other, WAITING).await > 0).await;
+    a.signal(Signal::STOP);
+    transaction.rollback().await.unwrap();
+    until("a is in the middle of a migration", async || count(&mut other, SILENT).await > 0).await;
+    let frozen = Instant::now();
+    let b = site.serve(&["--replica", "b"]).await;
+    let (_servers, list) = watch::channel(vec![b.grpc]);
+    let load = Load::start(&list, 2, 600);
+    until("b records", async || !load.told().durable.is_empty()).await;
+    let held_up = frozen.elapsed();
+    println!("a replica frozen in a migration held the other one up for {held_up:.1?}");
+    assert!(held_up < Duration::from_secs(15), "{held_up:?}");
+    a.signal(Signal::CONT);
+    load.finish().await;
     audit::drained(&place.store()).await;
 }

@@ -363,7 +363,13 @@ async fn a_stream_picks_a_policy_by_name_or_brings_one_within_what_is_allowed() 
     let answer = stream(&client, with(None), []).await.fine();
     assert_eq!(name_of(&answer), "care-call");
     assert!(answer.started().policy.as_ref().unwrap().is_default);
+    let none = v1::StreamConfig { no_policy: true, ..PLAIN.config() };
+    assert_eq!(stream(&client, none.clone(), []).await.fine().started().policy, None);
     let named = Some(Policy::PolicyName("contact-centre".into()));
+    let both = v1::StreamConfig { policy: named.clone(), ..none };
+    let answer = stream(&client, both, []).await;
+    let field = Some("config.no_policy");
+    assert_error(answer.error(), Code::InvalidArgument, "INVALID_REQUEST", field);
     assert_eq!(name_of(&stream(&client, with(named), []).await.fine()), "contact-centre");
     let unknown = Some(Policy::PolicyName("nope".into()));
     let answer = stream(&client, with(unknown), []).await;

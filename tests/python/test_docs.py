@@ -37,11 +37,11 @@ NAMES = [str(page.relative_to(ROOT)) for page in RUN]
 # Of the repository's README, by how they begin: what is not run of it, where it does not say so itself.
 README_MARKS = {
     "make serve": "run by hand on 2026-11-27, in a fresh clone: it compiles for minutes",
-    "arecord ": "not run: it needs a microphone",
+    "arecord ": "run by hand on 2026-11-27, with a virtual microphone of PulseAudio",
     "python3 -m venv .venv ": "run by hand on 2026-11-27; docs/guides/grpc.md does the same, and is run",
     "target/release/undertone identities token ": "docs/security.md has the same, and is run",
-    "undertone corpus scan ": "not run: the corpora are not in the repository",
-    "undertone evaluate ": "not run: the same",
+    "undertone corpus scan ": "run by hand on 2026-11-27, on the four corpora, which are not in the repository",
+    "undertone evaluate ": "run by hand on 2026-11-27, on the same",
 }
 # It says "in a second terminal", and speaks of a call.wav.
 README_BEFORE = [Hidden(0, "first", "cp tests/data/hello.wav call.wav"), Hidden(0, "server", "undertone serve")]
@@ -135,6 +135,7 @@ def outcomes(binary, modules, tmp_path_factory):
     """What came of every page that has something to run; several run side by side."""
     for tool in ("bash", "curl", "openssl"):
         assert shutil.which(tool), f"{tool} is missing: apt-get install {tool}"
+    assert shutil.which("s3s-fs"), "s3s-fs is missing: `make .tools/bin/s3s-fs`, and put .tools/bin into the PATH"
     folder = tmp_path_factory.mktemp("pages")
     copy = docs_shell.checkout(folder / "checkout")
 

@@ -164,6 +164,8 @@ async def test_bad_options_name_their_field(target):
         assert caught.value.fields[0][0] == "config.estimate_interval"
         with pytest.raises(InvalidRequest, match="policy_yaml"):
             u.open(policy="a", policy_yaml="b")
+        with pytest.raises(InvalidRequest, match="no_policy"):
+            u.open(policy="a", no_policy=True)
         for value in (float("nan"), float("inf"), 1e30, "1s"):
             with pytest.raises(InvalidRequest, match="checkpoint_interval must be a time in seconds"):
                 u.open(checkpoint_interval=value)

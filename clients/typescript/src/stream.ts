@@ -59,6 +59,8 @@ export interface StreamOptions {
   policy?: string;
   /** A policy of one's own, the text of a policy file, where the server allows it. */
   policyYaml?: string;
+  /** No policy, also where the server has a default one: nothing is raised. */
+  noPolicy?: boolean;
   /** On whose behalf it is listened, and other notes for the audit trail. */
   labels?: Record<string, string>;
   /** Seconds between two estimates of a channel, 0.1 to 10. */
@@ -97,6 +99,9 @@ function config(format: AudioFormat, options: StreamOptions): StreamConfig {
   if (options.policy !== undefined && options.policyYaml !== undefined) {
     throw InvalidRequestError.ofField("policyYaml", "is given together with policy; give one of them");
   }
+  if (options.noPolicy && (options.policy ?? options.policyYaml) !== undefined) {
+    throw InvalidRequestError.ofField("noPolicy", "is true, and a policy is given; give one of them");
+  }
   const { voiceActivity: voice, events } = options;
   const policy = options.policy ?? options.policyYaml;
   return create(StreamConfigSchema, {
@@ -123,6 +128,7 @@ function config(format: AudioFormat, options: StreamOptions): StreamConfig {
       policy === undefined
         ? undefined
         : { case: options.policy === undefined ? "policyYaml" : "policyName", value: policy },
+    noPolicy: options.noPolicy,
     checkpointInterval:
       options.reconnect === false
         ? undefined

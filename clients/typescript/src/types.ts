@@ -319,6 +319,7 @@ export interface StreamConfig {
   minConfidence?: number;
   policyName?: string;
   policyYaml?: string;
+  noPolicy: boolean;
   /** Absent: no checkpoints, and the stream cannot be gone on with. */
   checkpointInterval?: number;
 }

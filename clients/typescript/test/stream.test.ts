@@ -241,6 +241,7 @@ describe("an error", () => {
       [{ estimateInterval: Number.NaN }, "estimateInterval"],
       [{ minSpeech: -1 }, "minSpeech"],
       [{ policy: "care-call", policyYaml: "x" }, "policyYaml"],
+      [{ policy: "care-call", noPolicy: true }, "noPolicy"],
     ] as const) {
       const error = await failure(undertone.open(LINEAR16, options));
       expect(error, field).toMatchObject({ code: "", fields: [{ field }] });

@@ -312,6 +312,10 @@ impl Store {
         if !self.is_sqlite() {
             // What waits for a lock on a table keeps all others waiting behind it.
             set(&mut connection, "lock_timeout", self.timeout).await?;
+            // A replica that is stopped in the middle, or whose machine is gone, holds the lock of all that
+            // begin. A statement may last, but between two of them there is nothing to do.
+            set(&mut connection, "idle_in_transaction_session_timeout", LONGEST_SILENCE).await?;
+            set_if_known(&mut connection, "idle_session_timeout", LONGEST_SILENCE).await?;
         }
         Ok(migrator().run_direct(None, &mut connection, false).await?)
     }
@@ -418,6 +422,19 @@ async fn set(
     // Numbers and names of our own, nothing that anybody has sent.
     let ms = limit.as_millis();
     connection.execute(AssertSqlSafe(format!("SET {setting} = {ms}"))).await?;
+    Ok(())
+}
+
+/// The same for one that older databases do not have.
+async fn set_if_known(
+    connection: &mut AnyConnection,
+    setting: &'static str,
+    limit: Duration,
+) -> Result<(), sqlx::Error> {
+    let ms = limit.as_millis();
+    let statement =
+        format!("SELECT set_config(name, '{ms}', false) FROM pg_settings WHERE name = '{setting}'");
+    connection.execute(AssertSqlSafe(statement)).await?;
     Ok(())
 }
 

@@ -103,7 +103,7 @@ impl Session<'_> {
                 // One that the client brought is part of its configuration.
                 let text = match self.settings.policy {
                     PolicyChoice::Inline(_) => None,
-                    PolicyChoice::Default | PolicyChoice::Named(_) => {
+                    PolicyChoice::Default | PolicyChoice::None | PolicyChoice::Named(_) => {
                         Some(alarm.policy().text().to_owned())
                     }
                 };

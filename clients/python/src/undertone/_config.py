@@ -33,6 +33,8 @@ class StreamOptions(TypedDict, total=False):
     """Name of the server's policy that raises escalations."""
     policy_yaml: str | None
     """The text of a policy of one's own, where the server allows it. Not together with `policy`."""
+    no_policy: bool
+    """Whether nothing is to be raised, also where the server has a default policy. Not together with the other two."""
     labels: Mapping[str, str]
     """On whose behalf it is listened; kept with the session and its escalations."""
     session_id: str | None
@@ -63,6 +65,7 @@ def build(
     *,
     policy: str | None = None,
     policy_yaml: str | None = None,
+    no_policy: bool = False,
     labels: Mapping[str, str] | None = None,
     session_id: str | None = None,
     model: str | None = None,
@@ -82,6 +85,8 @@ def build(
     """
     if policy is not None and policy_yaml is not None:
         raise InvalidRequest("one policy is enough", fields=(("policy_yaml", "is given together with policy"),))
+    if no_policy and (policy is not None or policy_yaml is not None):
+        raise InvalidRequest("a policy, or none", fields=(("no_policy", "is given together with a policy"),))
     config = pb.StreamConfig(
         session_id=session_id,
         audio=audio_format(audio),
@@ -93,6 +98,7 @@ def build(
         min_confidence=min_confidence,
         policy_name=policy,
         policy_yaml=policy_yaml,
+        no_policy=no_policy,
     )
     for field, value in (
         ("estimate_interval", estimate_interval),
