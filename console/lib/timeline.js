@@ -21,6 +21,8 @@ const ROWS = 2;
 const BEAT_MS = 40;
 /** Pixels that a pointer may stray before it drags. */
 const STRAY = 4;
+/** How far the newest may be ahead of what is shown to be run after, in seconds. */
+const RUN_S = 3;
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -199,6 +201,18 @@ export class Timeline {
       this.#dirty = true;
     }
     this.#ask();
+  }
+
+  /** What has come all at once is not run through: a picture that lags behind its numbers contradicts them. */
+  catchUp() {
+    if (this.#newest - this.#head <= RUN_S) return;
+    this.#head = this.#newest;
+    this.#touch();
+  }
+
+  /** What is shown up to, in seconds. */
+  get head() {
+    return this.#head;
   }
 
   /** Shows all there is. */

@@ -187,7 +187,7 @@ function hear(said) {
     session = said.session;
     // The same name, opened anew: what is shown was another stream, unless that one goes on.
     if (anew && seconds(session.audio) < heard - 5) restart();
-    // The timeline gets its estimates from the history, which comes after this and ends before the latest.
+    // The timeline gets its estimates from the history, which comes after this and ends with the latest.
     for (const estimate of session.latest) {
       const its = channel(estimate.channel);
       if (its.end === 0) its.now.estimate(estimate);
@@ -240,7 +240,11 @@ let later = 0;
 
 function refresh() {
   later = 0;
-  for (const [number, estimate] of latest) channel(number).now.estimate(estimate);
+  for (const [number, estimate] of latest) {
+    const { now, timeline } = channel(number);
+    now.estimate(estimate);
+    timeline.catchUp();
+  }
   latest.clear();
   tabulate();
   facts();

@@ -1,7 +1,7 @@
 //! The course of a session: what was heard over its last minutes, in few enough points for a model to read, and what
 //! can be said of them.
 //!
-//! In: estimates, at most one a second and channel. Out: one course per channel. Pure.
+//! In: estimates, at most one a second and channel, and the newest. Out: one course per channel. Pure.
 //!
 //! What always holds: estimates that abstain are counted and go into no mean; no more points come out than asked for;
 //! of too few estimates no trend is told.
@@ -82,7 +82,7 @@ pub(super) struct Course {
     pub(super) from_s: f64,
     /// The last estimate's end, seconds since the first sample.
     pub(super) to_s: f64,
-    /// Estimates looked at: one a second at most.
+    /// Estimates looked at: one a second at most, and the newest.
     pub(super) estimates: usize,
     /// Those of them that abstain.
     pub(super) abstaining: usize,

@@ -163,17 +163,26 @@ impl Recent {
         self.heard().latest.iter().map(|(_, latest)| latest.clone()).collect()
     }
 
-    /// What was heard in the last `span` of the audio, as far as it is kept, and up to where that is.
+    /// What was heard in the last `span` of the audio, as far as it is kept, with the newest of each channel, and
+    /// up to where that is.
     pub fn history(&self, span: Duration) -> (Vec<Estimate>, Vec<Utterance>, Mark) {
         let heard = self.heard();
         let from = heard.end().0.saturating_sub(duration_to_samples(span));
-        let estimates = heard.points.iter().filter(|point| point.end.0 > from);
+        let kept = heard.points.iter().filter(|point| point.end.0 > from);
+        let mut estimates: Vec<Estimate> = kept.map(Point::estimate).collect();
+        if self.keep > 0 {
+            let newest = heard.latest.iter().map(|(_, latest)| &latest.estimate);
+            for one in newest.filter(|one| one.end.0 > from) {
+                let mut kept = estimates.iter().rev().filter(|kept| kept.channel == one.channel);
+                if kept.next().is_none_or(|kept| kept.end < one.end) {
+                    estimates.push(one.clone());
+                }
+            }
+            estimates.sort_by_key(|estimate| estimate.end);
+        }
         let utterances = heard.utterances.iter().filter(|(_, utterance)| utterance.end.0 > from);
-        (
-            estimates.map(Point::estimate).collect(),
-            utterances.map(|(_, utterance)| utterance.clone()).collect(),
-            Mark(heard.count),
-        )
+        let utterances = utterances.map(|(_, utterance)| utterance.clone()).collect();
+        (estimates, utterances, Mark(heard.count))
     }
 
     /// Follows what is heard from now on.
@@ -419,6 +428,19 @@ mod tests {
         let latest = recent.latest();
         assert_eq!(latest.iter().map(|l| l.estimate.channel).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(latest[0].estimate, estimate(0, 3_000, CALM));
+    }
+
+    #[test]
+    fn a_history_ends_with_the_newest_of_each_channel() {
+        let recent = recent(300);
+        for (channel, end_ms) in [(0, 500), (1, 600), (0, 700), (1, 800), (0, 900), (1, 1_100)] {
+            say(&recent, channel, end_ms);
+        }
+        assert_eq!(ends(&recent, 300), [500, 600, 900, 1_100]);
+        let (estimates, ..) = recent.history(Duration::from_secs(300));
+        let channels: Vec<u32> = estimates.iter().map(|estimate| estimate.channel).collect();
+        assert_eq!(channels, [0, 1, 0, 1]);
+        assert_eq!(estimates[2], estimate(0, 900, CALM));
     }
 
     #[test]

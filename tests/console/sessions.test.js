@@ -51,6 +51,41 @@ test("the list shows a stream while it is live, on whose behalf, and what it sou
   await says(row, /ended/);
 });
 
+test("a timeline runs after what comes bit by bit, and not through what comes at once", async (t) => {
+  const page = await open(t, browser, server.console);
+  const heads = await page.evaluate(async () => {
+    const { Timeline } = await import(new URL("lib/timeline.js", location.href).href);
+    const timeline = new Timeline();
+    const seen = [];
+    for (const at of [14, 15]) {
+      timeline.now(at);
+      timeline.catchUp();
+      seen.push(timeline.head);
+    }
+    timeline.close();
+    return seen;
+  });
+  assert.deepEqual(heads, [14, 14]);
+});
+
+test("what a page and its timeline say last is the newest, as the list has it", async (t) => {
+  const caller = new Caller(server, { id: "call-newest" });
+  // 2.7 s: its newest estimate, at 2.5 s, is not one of those that are kept, one a second.
+  caller.say(speech.subarray(0, 86_400));
+  for (;;) {
+    const { sessions } = await ask(server, "SessionService/ListSessions");
+    if (sessions.find((/** @type {any} */ one) => one.id === "call-newest" && one.estimates === "5")) break;
+  }
+  const list = await open(t, browser, server.console);
+  const said = await list.locator("#rows tr").filter({ hasText: "call-newest" }).textContent();
+  const [told] = /(neutral|calm|happy|sad|angry|fear|disgust|surprise) \d+ %/.exec(said ?? "") ?? [""];
+  assert.ok(told, said ?? "");
+  const page = await open(t, browser, `${server.console}session.html?id=call-newest`);
+  await says(page.locator("#channels .sounds .value"), new RegExp(`^${told}$`, "i"));
+  await page.waitForFunction((told) => document.querySelector("#channels canvas")?.getAttribute("aria-label")?.includes(told), told);
+  await caller.hangUp();
+});
+
 test("the list is filtered by what stands in it", async (t) => {
   const callers = [new Caller(server, { id: "one", labels: ["ward=3"] }), new Caller(server, { id: "other", labels: ["ward=7"] })];
   const page = await open(t, browser, server.console);

@@ -405,7 +405,7 @@ export interface Session {
 
 /** What was heard of a session. */
 export interface SessionHistory {
-  /** One a second and channel at most. */
+  /** One a second and channel at most, and the newest of each channel. */
   estimates: Estimate[];
   utterances: Utterance[];
 }

@@ -51,6 +51,6 @@ class SessionDetail(Data):
 
     session: Session
     estimates: tuple[Estimate, ...]
-    """In order of their end; at most one a second and channel is kept."""
+    """In order of their end; at most one a second and channel is kept, and the newest of each channel."""
     utterances: tuple[Utterance, ...]
     """In order of their end."""
