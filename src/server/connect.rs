@@ -59,6 +59,7 @@ const POLICY: usize = 256 * 1024;
 const LARGE: usize = 64 * 1024;
 /// Largest answer, bytes: an hour's time line with a policy's courses.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
+
 /// What answers.
 #[derive(Debug, Clone)]
 pub(super) struct Connect {

@@ -2,6 +2,7 @@
 //!
 //! Here to the bit: the engines run one row at a time, so that nothing depends on who else is there.
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
@@ -335,8 +336,7 @@ async fn no_damaged_byte_of_a_state_panics() {
 
 /// A state of token version 2, in the middle of an utterance. Whatever changes a type that is part of a state makes it
 /// unreadable, or worse; then `session::token::VERSION` goes up, so that replicas of two builds refuse each other's
-/// tokens instead of misreading them, and this file is written anew:
-/// `cargo test --test it resume_state::write -- --ignored`.
+/// tokens instead of misreading them, and this file is replaced by the one that the failing test leaves.
 const KEPT: &str = "states/version-2.bin";
 
 /// The stream of [`KEPT`], left in its first phrase.
@@ -356,24 +356,19 @@ async fn kept() -> Work {
 
 #[tokio::test]
 async fn a_state_that_an_earlier_build_made_is_read() {
+    let now = kept().await;
+    let again = postcard::to_stdvec(&(now.analysis.state(), now.watcher.state())).unwrap();
+    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join("state.bin");
+    std::fs::write(&made, &again).unwrap();
     let bytes = std::fs::read(data(KEPT)).unwrap();
     let read = postcard::from_bytes::<(AnalysisState, WatcherState)>(&bytes);
-    let (analysis, watcher) = read.expect("states have changed: see KEPT");
-    let now = kept().await;
+    let (analysis, watcher) = read.unwrap_or_else(|error| {
+        panic!("states have changed ({error}): see KEPT; {} is of this build", made.display())
+    });
     assert!(Analysis::resume(now.model.clone(), &analysis).is_ok(), "see KEPT");
     assert!(Watcher::resume(now.watcher.policy().clone(), &watcher).is_ok(), "see KEPT");
     // Numbers may differ in their last bits where another CPU made them, all else must not.
-    let again = postcard::to_stdvec(&(now.analysis.state(), now.watcher.state())).unwrap();
     assert!(again.len().abs_diff(bytes.len()) < 64, "{} bytes, now {}", bytes.len(), again.len());
-}
-
-#[tokio::test]
-#[ignore = "writes the file that is compared with"]
-async fn write() {
-    let now = kept().await;
-    let bytes = postcard::to_stdvec(&(now.analysis.state(), now.watcher.state())).unwrap();
-    std::fs::create_dir_all(data("states")).unwrap();
-    std::fs::write(data(KEPT), bytes).unwrap();
 }
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::RecorderSettings;
 use super::entry::note;
-use super::{MOST_IN_BATCH, RecorderSettings, Work, within};
+use super::work::{MOST_IN_BATCH, Work, within};
 use crate::escalation::Timestamp;
 
 /// Sessions that have broken off, ended in one transaction.
