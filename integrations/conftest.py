@@ -59,7 +59,10 @@ class Server:
             [
                 self._binary, "serve", "--grpc-address", self.address, "--http-address", "127.0.0.1:0",
                 "--log-format", "json", "--escalation-store", f"sqlite:{self._folder / 'undertone.db'}",
-                "--max-realtime-factor", "0", "--min-checkpoint-interval", "1s", *self._flags,
+                "--max-realtime-factor", "0", "--min-checkpoint-interval", "1s",
+                # Nothing depends on how busy the machine and its disk are.
+                "--max-load", "0", "--max-engine-lag", "0s", "--max-worker-delay", "0s", "--store-timeout", "20s",
+                *self._flags,
             ],
             cwd=self._folder,
             env=environment,

@@ -259,8 +259,9 @@ impl Metrics {
 
     /// A stream ended with `outcome`, such as "finished" or "vanished".
     pub fn stream_ended(&self, outcome: &'static str) {
-        self.active_streams.add(-1, &[]);
+        // Counted first: a page between the two shows the stream twice rather than nowhere.
         self.streams.add(1, &[KeyValue::new("outcome", outcome)]);
+        self.active_streams.add(-1, &[]);
     }
 
     /// A stream was refused, or ended because a quota was used up.

@@ -60,13 +60,12 @@ async fn open_and_serve(
     // Loading blocks for some 100 ms; nothing else is going on yet.
     let models = load_models(settings)?;
     tell_licences(&models);
-    tracing::info!(
-        grpc = %sockets.grpc_address()?,
-        http = %sockets.http_address()?,
-        after_ms = started.elapsed().as_millis(),
-        "serving"
-    );
-    Ok(serve(settings, models, sockets, observer, stop).await?)
+    let (grpc, http) = (sockets.grpc_address()?, sockets.http_address()?);
+    let serving = || {
+        let after_ms = started.elapsed().as_millis();
+        tracing::info!(%grpc, %http, after_ms, "serving");
+    };
+    Ok(serve(settings, models, sockets, observer, stop, serving).await?)
 }
 
 fn tell_licences(models: &Models) {

@@ -265,7 +265,8 @@ fn builder(settings: &Settings) -> Server {
     }
 }
 
-/// Serves on `sockets` until `stop` is cancelled (a clean end) or an engine dies.
+/// Serves on `sockets` until `stop` is cancelled (a clean end) or an engine dies. `serving` is called when both take
+/// calls: all that can be wrong with the settings has been found by then, and the store has been looked at.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -278,10 +279,9 @@ pub async fn run(
     sockets: Sockets,
     observer: Arc<Observer>,
     stop: CancellationToken,
+    serving: impl FnOnce(),
 ) -> Result<(), ServeError> {
-    for model in models.iter() {
-        metrics().model_loaded(&model.manifest.name, &model.manifest.version);
-    }
+    tell_models(&models);
     let live = Live::default();
     let tasks = live.tasks.clone();
     let entrance = Entrance::new(settings)?;
@@ -316,8 +316,8 @@ pub async fn run(
     entrance.keep(settings, &background, &tasks);
     let watchers = Places::new(settings.max_watchers as usize, settings.share());
     let escalations = escalating.as_ref().map(|escalating| {
-        let serving = (&registry, &health, &draining, &watchers);
-        escalation_service(escalating, settings, serving, &background, &live)
+        let beside = (&registry, &health, &draining, &watchers);
+        escalation_service(escalating, settings, beside, &background, &live)
     });
     let sessions =
         Sessions::new(registry.clone(), watchers, settings, draining.clone(), live.clone());
@@ -372,6 +372,7 @@ pub async fn run(
         settings.http_head_timeout.0,
         closing.clone(),
     ));
+    serving();
 
     let ended = tokio::select! {
         () = draining.cancelled() => Ok(()),
@@ -466,6 +467,12 @@ fn escalation_service(
         draining.clone(),
         live.clone(),
     ))
+}
+
+fn tell_models(models: &Models) {
+    for model in models.iter() {
+        metrics().model_loaded(&model.manifest.name, &model.manifest.version);
+    }
 }
 
 /// Health of the escalation service follows the store's.

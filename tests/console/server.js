@@ -83,6 +83,11 @@ export async function serve(...settings) {
     "--http-address": "127.0.0.1:0",
     "--log-format": "json",
     "--max-realtime-factor": "0",
+    // Nothing depends on how busy the machine and its disk are.
+    "--max-load": "0",
+    "--max-engine-lag": "0s",
+    "--max-worker-delay": "0s",
+    "--store-timeout": "20s",
     "--escalation-store": `sqlite:${join(cwd, "undertone.db")}`,
   };
   const args = [

@@ -55,8 +55,6 @@ on_both! {
 
 /// Kills in a test that nobody has asked more of.
 const CRASHES: usize = 6;
-/// Machines are slow at times; how a slow store is dealt with is tested elsewhere.
-const PATIENT_STORE: [&str; 2] = ["--store-timeout", "20s"];
 
 fn crashes() -> usize {
     #[expect(clippy::disallowed_methods, reason = "a setting of the test, not of the service")]
@@ -81,7 +79,7 @@ async fn nothing_committed_is_lost_and_nothing_raised_twice_however_often_the_se
     let (crashes, began) = (crashes(), Instant::now());
     let mut noise = Noise::new(crashes as u64);
     let receiver = Receiver::start(Temper::Bad, 1).await;
-    let site = Site::with_webhook(&place.url, receiver.address).and(&PATIENT_STORE);
+    let site = Site::with_webhook(&place.url, receiver.address);
     // A server that is alone needs no name; a replica has one, to take up what it left.
     let site = if place.kind == Kind::Postgres { site.and(&["--replica", "a"]) } else { site };
     let (servers, list) = watch::channel(Vec::new());
@@ -122,7 +120,7 @@ async fn leased(url: &str, owner: &str) -> i64 {
 async fn a_server_that_has_its_file_for_itself_takes_up_at_once_what_it_was_delivering() {
     let place = Place::new(Kind::Sqlite).await;
     let receiver = Receiver::start(Temper::Slow, 6).await;
-    let site = Site::with_webhook(&place.url, receiver.address).and(&PATIENT_STORE);
+    let site = Site::with_webhook(&place.url, receiver.address);
     // Nobody could wait for these leases to run out.
     let site = site.with_lease("1h");
     let process = site.serve(&[]).await;
@@ -153,7 +151,7 @@ async fn what_a_killed_replica_was_delivering_is_delivered_by_the_other_one_and_
 {
     let place = Place::new(Kind::Postgres).await;
     let receiver = Receiver::start(Temper::Slow, 2).await;
-    let site = Site::with_webhook(&place.url, receiver.address).and(&PATIENT_STORE);
+    let site = Site::with_webhook(&place.url, receiver.address);
     let [a, b] = [site.serve(&["--replica", "a"]).await, site.serve(&["--replica", "b"]).await];
     let both: Vec<SocketAddr> = vec![a.grpc, b.grpc];
     let (servers, list) = watch::channel(both);
@@ -203,7 +201,7 @@ async fn count(connection: &mut sqlx::PgConnection, like: &'static str) -> i64 {
 async fn a_frozen_replica_holds_nobody_up_for_long() {
     let place = Place::new(Kind::Postgres).await;
     let receiver = Receiver::start(Temper::Good, 7).await;
-    let site = Site::with_webhook(&place.url, receiver.address).and(&PATIENT_STORE);
+    let site = Site::with_webhook(&place.url, receiver.address);
     let [a, b] = [site.serve(&["--replica", "a"]).await, site.serve(&["--replica", "b"]).await];
     let (servers, list) = watch::channel(vec![a.grpc]);
     let load = Load::start(&list, 5, 500);
@@ -238,7 +236,7 @@ async fn a_frozen_replica_holds_nobody_up_for_long() {
 async fn a_replica_frozen_in_a_migration_holds_nobody_up_for_long() {
     let place = Place::new(Kind::Postgres).await;
     let receiver = Receiver::start(Temper::Good, 7).await;
-    let site = Site::with_webhook(&place.url, receiver.address).and(&PATIENT_STORE);
+    let site = Site::with_webhook(&place.url, receiver.address);
     let mut connection = sqlx::PgConnection::connect(&place.url).await.unwrap();
     // Its first statement waits for whatever comes of this table.
     let mut transaction = connection.begin().await.unwrap();

@@ -67,12 +67,16 @@ impl Process {
             "--log-format",
             "json",
         ];
-        // Tests share the machine.
-        let unlimited =
-            [("--max-load", "0"), ("--max-engine-lag", "0s"), ("--max-worker-delay", "0s")]
-                .into_iter()
-                .filter(|(flag, _)| !given(flag))
-                .flat_map(|(flag, value)| [flag, value]);
+        // Tests share the machine and its disk.
+        let patient = [
+            ("--max-load", "0"),
+            ("--max-engine-lag", "0s"),
+            ("--max-worker-delay", "0s"),
+            ("--store-timeout", "20s"),
+        ]
+        .into_iter()
+        .filter(|(flag, _)| !given(flag))
+        .flat_map(|(flag, value)| [flag, value]);
         // Tests of escalations say where theirs are.
         let says = args.iter().any(|arg| arg == "--escalation-store");
         let nowhere: &[&str] = if says { &[] } else { &["--escalation-store", ""] };
@@ -84,7 +88,7 @@ impl Process {
         }
         let mut child = command
             .args(nowhere)
-            .args(unlimited)
+            .args(patient)
             .args(any_port)
             .args(args)
             .stderr(Stdio::piped())
@@ -372,6 +376,23 @@ fn a_bad_configuration_ends_with_64_and_the_name_of_the_setting() {
     let output = run(&["check", "--idle-timeout", "soon"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("--idle-timeout"));
+}
+
+#[test]
+fn nothing_is_served_by_a_server_whose_files_are_wrong() {
+    let any_port = ["serve", "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"];
+    for (flag, path) in [
+        ("--identities", "/nowhere/identities.yaml"),
+        ("--policies", "/nowhere/policies"),
+        ("--delivery", "/nowhere/delivery.yaml"),
+    ] {
+        let store = ["--escalation-store", ""];
+        let output = run(&[&any_port[..], &store, &[flag, path]].concat());
+        let log = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{flag}: {log}");
+        assert!(log.contains(path), "{flag}: {log}");
+        assert!(log.contains("starting") && !log.contains("serving"), "{flag}: {log}");
+    }
 }
 
 #[test]

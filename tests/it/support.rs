@@ -68,6 +68,8 @@ pub(crate) fn settings() -> Settings {
         max_load: 0.0,
         max_engine_lag: Span(Duration::ZERO),
         max_worker_delay: Span(Duration::ZERO),
+        // Disks stand still at times; how a slow store is dealt with is tested on its own.
+        store_timeout: Span(Duration::from_secs(20)),
         log: "off".to_owned(),
         // Tests of escalations say where theirs are.
         escalation_store: StoreUrl(String::new()),
@@ -110,7 +112,7 @@ impl Server {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let run = tokio::spawn(async move {
-            server::run(&settings, models, sockets, OBSERVER.clone(), stopped).await
+            server::run(&settings, models, sockets, OBSERVER.clone(), stopped, || {}).await
         });
         Self { grpc, http, stop, run }
     }

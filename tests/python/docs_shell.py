@@ -124,6 +124,11 @@ def environment(folder, binary, modules, ports):
         "UNDERTONE_GRPC_ADDRESS": f"127.0.0.1:{grpc}",
         "UNDERTONE_HTTP_ADDRESS": f"127.0.0.1:{http}",
         "UNDERTONE_TARGET": f"127.0.0.1:{grpc}",
+        # Nothing depends on how busy the machine and its disk are.
+        "UNDERTONE_MAX_LOAD": "0",
+        "UNDERTONE_MAX_ENGINE_LAG": "0s",
+        "UNDERTONE_MAX_WORKER_DELAY": "0s",
+        "UNDERTONE_STORE_TIMEOUT": "20s",
     }
 
 

@@ -52,6 +52,8 @@ def address():
         [
             binary, "serve", "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
             "--log-format", "json", "--max-realtime-factor", "0", "--escalation-store", "",
+            # Nothing depends on how busy the machine is.
+            "--max-load", "0", "--max-engine-lag", "0s", "--max-worker-delay", "0s",
         ],
         stderr=subprocess.PIPE,
         text=True,

@@ -53,8 +53,8 @@ class Server:
         libraries = sorted((ROOT / ".onnxruntime").glob("libonnxruntime.*"))
         if libraries:
             env.setdefault("ORT_DYLIB_PATH", str(libraries[0]))
-        # Nothing depends on how busy the machine is.
-        calm = ["--max-load", "0", "--max-engine-lag", "0s", "--max-worker-delay", "0s"]
+        # Nothing depends on how busy the machine and its disk are.
+        calm = ["--max-load", "0", "--max-engine-lag", "0s", "--max-worker-delay", "0s", "--store-timeout", "20s"]
         fixed = ["--grpc-address", address, "--http-address", "127.0.0.1:0", "--log-format", "json", *calm]
         self.process = subprocess.Popen(
             [binary(), "serve", *fixed, *args], stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env

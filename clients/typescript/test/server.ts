@@ -46,6 +46,11 @@ export async function serve(...settings: string[]): Promise<Server> {
     "--http-address": "127.0.0.1:0",
     "--log-format": "json",
     "--max-realtime-factor": "0",
+    // Nothing depends on how busy the machine and its disk are.
+    "--max-load": "0",
+    "--max-engine-lag": "0s",
+    "--max-worker-delay": "0s",
+    "--store-timeout": "20s",
     "--escalation-store": "",
   };
   const args = Object.entries(defaults).filter(([name]) => !given.has(name));

@@ -10,10 +10,10 @@ use undertone::escalation::{Escalation, Filter, Store};
 use undertone::wire::v1;
 use undertone::wire::v1::stream_emotion_response::Message as Response;
 
+use super::audit;
 use super::load::{Load, Told, config};
 use super::receiver::{Receiver, Temper};
 use super::site::Site;
-use super::{PATIENT_STORE, audit};
 use crate::database::{Kind, Place};
 use crate::process::Process;
 use crate::signal::{encode, silence, speech};
@@ -102,7 +102,7 @@ fn mute(mut talk: Talk) -> tokio::task::JoinHandle<crate::support::Answer> {
 async fn a_replica_that_was_frozen_beyond_its_leases_doubles_nothing_and_its_sessions_go_on() {
     let place = Place::new(Kind::Postgres).await;
     let receiver = Receiver::start(Temper::Slow, 31).await;
-    let site = Site::with_webhook(&place.url, receiver.address).and(&PATIENT_STORE).and(&[
+    let site = Site::with_webhook(&place.url, receiver.address).and(&[
         // Four seconds until a session that nobody speaks of is taken for lost.
         "--resume-window",
         "2s",

@@ -7,11 +7,11 @@ use sqlx::{Connection as _, Executor as _};
 use undertone::escalation::Store;
 use undertone::wire::v1::warning::Reason;
 
+use super::audit;
 use super::load::Told;
 use super::receiver::{Receiver, Temper};
 use super::site::Site;
 use super::witness::{HASTY_STORE, Stream, all_arrived, is_degraded, is_well_again};
-use super::{PATIENT_STORE, audit};
 use crate::database::{Kind, Place, Postgres};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,7 +54,7 @@ const DROP_ALL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 async fn connections_that_the_database_drops_cost_no_stream_and_no_escalation() {
     let place = Place::new(Kind::Postgres).await;
     let receiver = Receiver::start(Temper::Good, 6).await;
-    let site = Site::with_webhook(&place.url, receiver.address).and(&PATIENT_STORE);
+    let site = Site::with_webhook(&place.url, receiver.address);
     let process = site.serve(&[]).await;
     let mut stream = Stream::open(&process, "dropped").await;
     stream.until("it is well", |stream| stream.count(true) >= 3).await;

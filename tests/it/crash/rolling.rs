@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
+use super::audit;
 use super::receiver::{Receiver, Temper};
 use super::site::Site;
 use super::takeover::{speech, whole};
-use super::{PATIENT_STORE, audit};
 use crate::database::{Kind, Place, free_port};
 use crate::process::Process;
 use crate::resumer::{To, as_one_stream, connect, talk};
@@ -96,7 +96,6 @@ async fn every_stream_ends_with_complete_results_while_each_replica_is_restarted
     let keys = folder.join("resume.keys");
     std::fs::write(&keys, "k:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
     let site = Site::with_webhook(&place.url, receiver.address)
-        .and(&PATIENT_STORE)
         .and(&["--resume-keys", &keys.display().to_string()]);
     let ports: Vec<Ports> =
         (0..REPLICAS).map(|_| Ports { grpc: free_port(), http: free_port() }).collect();

@@ -8,9 +8,9 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use super::audit;
 use super::load::Load;
 use super::site::Site;
-use super::{PATIENT_STORE, audit};
 use crate::database::{Kind, Place, free_port};
 use crate::support::until;
 
@@ -95,7 +95,7 @@ async fn all_is_there_once(seed: u64, trouble: impl AsyncFnOnce(&mut Nats)) {
     circuit: {{failures: 1000, pause: 1s}}",
         nats.port
     );
-    let site = Site::new(&place.url, &sink).and(&PATIENT_STORE);
+    let site = Site::new(&place.url, &sink);
     let process = site.serve(&[]).await;
     let (_servers, list) = watch::channel(vec![process.grpc]);
     let load = Load::start(&list, 3, seed);

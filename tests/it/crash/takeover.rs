@@ -16,7 +16,7 @@ use undertone::wire::v1;
 use super::load::{CALLS, Told, config};
 use super::receiver::{Receiver, Temper};
 use super::site::Site;
-use super::{PATIENT_STORE, audit, crashes};
+use super::{audit, crashes};
 use crate::database::{Kind, Place};
 use crate::process::Process;
 use crate::resumer::{Heard, Speech, To, as_one_stream, talk};
@@ -87,7 +87,6 @@ async fn calls_go_on_at_the_other_replica_as_if_nothing_had_been_and_nothing_is_
     let keys = place.folder.path().join("resume.keys");
     std::fs::write(&keys, "k:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
     let site = Site::with_webhook(&place.url, receiver.address)
-        .and(&PATIENT_STORE)
         .and(&["--resume-keys", &keys.display().to_string()]);
     let mut replicas = [site.serve(&[]).await, site.serve(&[]).await];
     let addresses = |replicas: &[Process]| replicas.iter().map(|one| one.grpc).collect::<Vec<_>>();
