@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{ConfigError, Settings, Span, pairs};
+use super::parts::pairs;
+use super::{ConfigError, Settings, Span};
 use crate::wire::parse::{
     MAX_CHECKPOINT_INTERVAL, MAX_INTERVAL, MIN_CHECKPOINT_INTERVAL, MIN_INTERVAL,
 };

@@ -241,7 +241,8 @@ async fn a_replica_frozen_in_a_migration_holds_nobody_up_for_long() {
     // Its first statement waits for whatever comes of this table.
     let mut transaction = connection.begin().await.unwrap();
     sqlx::query("CREATE TABLE counters (name TEXT)").execute(&mut *transaction).await.unwrap();
-    let a = site.serve(&["--replica", "a"]).await;
+    // It serves when it has given up once, and tries again and again.
+    let a = site.serve(&["--replica", "a", "--store-timeout", "2s"]).await;
     let mut other = sqlx::PgConnection::connect(&place.url).await.unwrap();
     until("a migrates", async || count(&mut other, WAITING).await > 0).await;
     a.signal(Signal::STOP);

@@ -27,7 +27,7 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from test_stream import TIMEOUT_S, api  # noqa: F401  (`api` is a fixture)
+from test_stream import CALM, TIMEOUT_S, api  # noqa: F401  (`api` is a fixture)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HELLO = ROOT / "tests" / "data" / "hello.wav"
@@ -66,9 +66,7 @@ class Server:
                 binary(), "serve", "--grpc-address", grpc_address, "--http-address", "127.0.0.1:0",
                 "--log-format", "json", "--max-realtime-factor", "0", "--idle-timeout", "10m",
                 "--escalation-store", f"sqlite:{folder}/escalations.db",
-                # Nothing depends on how busy the machine and its disk are.
-                "--max-load", "0", "--max-engine-lag", "0s", "--max-worker-delay", "0s", "--store-timeout", "20s",
-                *args,
+                *CALM, *args,
             ],
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import subprocess
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from test_stream import TIMEOUT_S, api, refused, requests, speech  # noqa: F401  (`api` is a fixture)
+from test_stream import CALM, TIMEOUT_S, api, refused, requests, speech  # noqa: F401  (`api` is a fixture)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,7 @@ def address(site):
             os.environ["UNDERTONE_BIN"], "serve", "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
             "--log-format", "json", "--max-realtime-factor", "0", "--escalation-store", "",
             "--tls-certificate", certificate, "--tls-key", key, "--identities", identities,
-            # Nothing depends on how busy the machine is.
-            "--max-load", "0", "--max-engine-lag", "0s", "--max-worker-delay", "0s",
+            *CALM,
         ],
         stderr=subprocess.PIPE,
         text=True,

@@ -24,6 +24,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RATE_HZ = 16_000
 CHUNK = RATE_HZ // 10
 TIMEOUT_S = 60
+# For servers of tests, in which nothing depends on how busy the machine and its disk are.
+CALM = ["--max-load", "0", "--max-engine-lag", "0s", "--max-worker-delay", "0s", "--store-timeout", "20s"]
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +54,7 @@ def address():
         [
             binary, "serve", "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
             "--log-format", "json", "--max-realtime-factor", "0", "--escalation-store", "",
-            # Nothing depends on how busy the machine is.
-            "--max-load", "0", "--max-engine-lag", "0s", "--max-worker-delay", "0s",
+            *CALM,
         ],
         stderr=subprocess.PIPE,
         text=True,
