@@ -76,7 +76,7 @@ function tell() {
   known.title = "Your name for the audit trail, and a token where the server wants one";
 }
 
-/** @type {Promise<boolean> | null} */
+/** @type {{dialog: HTMLDialogElement, answered: Promise<boolean>} | null} */
 let asking = null;
 
 /**
@@ -85,23 +85,25 @@ let asking = null;
  * @returns {Promise<boolean>} whether they answered
  */
 export function ask(why) {
-  asking ??= new Promise((resolve) => {
-    const named = h("input", { name: "name", maxlength: 255, autocomplete: "name", value: name() });
-    const secret = h("input", { name: "token", type: "password", autocomplete: "off", value: token(), "aria-describedby": "token-note" });
-    const dialog = h(
-      "dialog",
-      { class: "card", "aria-labelledby": "ask-title" },
-      h(
-        "form",
-        { method: "dialog" },
-        h("h2", { id: "ask-title" }, "Who are you?"),
-        why && h("p", null, why),
-        h("label", null, "Your name, for the audit trail", named),
-        h("label", null, "Token, if the server wants one", secret),
-        h("p", { id: "token-note", class: "note" }, "The token stays in this tab and is forgotten with it."),
-        h("div", { class: "row" }, h("button", { value: "ok" }, "Go on"), h("button", { class: "quiet", value: "cancel", formnovalidate: true }, "Cancel")),
-      ),
-    );
+  // A dialog that was closed says so some frames later: whoever asks in between gets a new one.
+  if (asking?.dialog.open) return asking.answered;
+  const named = h("input", { name: "name", maxlength: 255, autocomplete: "name", value: name() });
+  const secret = h("input", { name: "token", type: "password", autocomplete: "off", value: token(), "aria-describedby": "token-note" });
+  const dialog = h(
+    "dialog",
+    { class: "card", "aria-labelledby": "ask-title" },
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "ask-title" }, "Who are you?"),
+      why && h("p", null, why),
+      h("label", null, "Your name, for the audit trail", named),
+      h("label", null, "Token, if the server wants one", secret),
+      h("p", { id: "token-note", class: "note" }, "The token stays in this tab and is forgotten with it."),
+      h("div", { class: "row" }, h("button", { value: "ok" }, "Go on"), h("button", { class: "quiet", value: "cancel", formnovalidate: true }, "Cancel")),
+    ),
+  );
+  const answered = new Promise((resolve) =>
     dialog.addEventListener("close", () => {
       const given = dialog.returnValue === "ok";
       const changed = given && secret.value.trim() !== token();
@@ -111,14 +113,15 @@ export function ask(why) {
         tell();
       }
       dialog.remove();
-      asking = null;
+      if (asking?.dialog === dialog) asking = null;
       resolve(given);
       if (changed) location.reload();
-    });
-    document.body.append(dialog);
-    dialog.showModal();
-  });
-  return asking;
+    }),
+  );
+  asking = { dialog, answered };
+  document.body.append(dialog);
+  dialog.showModal();
+  return answered;
 }
 
 /** What went wrong, for people, with the remedy where one is known. @param {unknown} error @returns {string} */
