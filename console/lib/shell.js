@@ -76,8 +76,8 @@ function tell() {
   known.title = "Your name for the audit trail, and a token where the server wants one";
 }
 
-/** @type {{dialog: HTMLDialogElement, answered: Promise<boolean>} | null} */
-let asking = null;
+/** The newest dialog, and whether it was answered. @type {{dialog: HTMLDialogElement, answered: Promise<boolean>} | undefined} */
+let asking;
 
 /**
  * Asks who the person is: a name for the audit trail, and a token where the server wants one. Given a token, the page is loaded anew.
@@ -113,7 +113,6 @@ export function ask(why) {
         tell();
       }
       dialog.remove();
-      if (asking?.dialog === dialog) asking = null;
       resolve(given);
       if (changed) location.reload();
     }),

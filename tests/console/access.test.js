@@ -76,8 +76,10 @@ test("the dialog can be left with Escape, and opened again with the keyboard", a
 test("the dialog can be opened again before the browser has told that it was closed", async (t) => {
   const page = await open(t, browser, `${server.console}models.html`, REFUSED);
   await page.getByRole("dialog").waitFor();
-  const close = () => /** @type {HTMLDialogElement} */ (document.querySelector("dialog")).close();
-  await page.evaluate(`(${close})(); document.querySelector(".head button").click()`);
+  await page.evaluate(() => {
+    /** @type {HTMLDialogElement} */ (document.querySelector("dialog")).close();
+    /** @type {HTMLElement} */ (document.querySelector(".head button")).click();
+  });
   // The first one has gone, and has not taken the second one along.
   await page.waitForFunction(() => document.querySelectorAll("dialog").length === 1);
   await give(page, token);
