@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { launch, open, says } from "./browser.js";
+import { DESK, launch, open, PHONE, says } from "./browser.js";
 import { HELLO, known, serve, tidy } from "./server.js";
 
 /** @type {import("./server.js").Server} */
@@ -59,6 +59,20 @@ test("a token stands neither in the address nor in what outlives the tab", async
   const other = await page.context().newPage();
   await other.goto(`${server.console}models.html`);
   await other.getByRole("dialog").waitFor();
+});
+
+test("the dialog stands in the middle", async (t) => {
+  for (const viewport of [DESK, PHONE]) {
+    const page = await open(t, browser, `${server.console}models.html`, { ...REFUSED, context: { viewport } });
+    await page.getByRole("dialog").waitFor();
+    const box = await page.getByRole("dialog").boundingBox();
+    assert.ok(box);
+    for (const [middle, of] of [
+      [box.x + box.width / 2, viewport.width / 2],
+      [box.y + box.height / 2, viewport.height / 2],
+    ])
+      assert.ok(Math.abs(middle - of) <= 1, `${middle} of ${of}`);
+  }
 });
 
 test("the dialog can be left with Escape, and opened again with the keyboard", async (t) => {

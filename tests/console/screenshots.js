@@ -97,6 +97,13 @@ const PAGES = {
       await page.locator(".strip").first().waitFor({ timeout: 60_000 });
     },
   },
+  who: {
+    at: "models.html",
+    async show(page) {
+      await page.locator("article").first().waitFor();
+      await page.getByRole("button", { name: "Who are you?" }).click();
+    },
+  },
   about: { at: "about.html", show: (page) => page.locator("#models li").first().waitFor() },
 };
 
