@@ -98,9 +98,9 @@ const PAGES = {
     },
   },
   who: {
-    at: "models.html",
+    at: "escalations.html",
     async show(page) {
-      await page.locator("article").first().waitFor();
+      await page.locator("#rows tr").first().waitFor();
       await page.getByRole("button", { name: "Who are you?" }).click();
     },
   },
